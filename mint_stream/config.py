@@ -1,0 +1,180 @@
+"""What a run is made of: small frozen dataclasses, checked where they are built.
+
+`MethodConfig` is a preset, a complete and named set of hyper-parameters (METHOD.md calls them the
+symbols); `ModelConfig` says which CLIP, where and in which precision; `RunConfig` is one
+invocation of the pipeline. None of them ever holds a secret: credentials stay in the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Dtype = Literal["auto", "float32", "bfloat16", "float64"]
+BankScope = Literal["shared", "camera"]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work. The message names the field, its value and what is allowed."""
+
+
+def require(holds: bool, field: str, value: object, allowed: str) -> None:
+    """Raise `ConfigError` naming `field`, its `value` and what is `allowed` unless `holds`."""
+    if not holds:
+        raise ConfigError(f"{field} is {value!r}; it must be {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """The hyper-parameters of the method, under METHOD.md's words.
+
+    The defaults are the published values (the `paper` preset).
+    """
+
+    name: str = "paper"
+    views: int = 64
+    """V: the image itself and V - 1 random resized crops with horizontal flips."""
+    min_crop_area: float = 0.08
+    """Smallest share of the image's area that a random crop may cover (torchvision's default)."""
+    bank_size: int = 512
+    """K: entries in the Memory Prompt Bank."""
+    prompt_rows: int = 2
+    """P: rows of an entry's prompt; half are keys, half are values of the prefix."""
+    retrieved: int = 2
+    """R: entries retrieved for each query level."""
+    query_levels: int = 3
+    """Q: the CLS token is a query after Q blocks, evenly spaced up to the last one."""
+    context: str = "a photo of a"
+    """The phrase whose token embeddings are the initial context tokens (label-free start)."""
+    steps: int = 3
+    """S: optimisation steps for each image; 0 means no adaptation at all."""
+    confident_share: float = 0.1
+    """int(share * V) views of lowest entropy enter the entropy term."""
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.01
+    distance_weight: float = -0.2
+    """Factor of the distance term in the loss; negative moves retrieved keys away."""
+
+    def __post_init__(self) -> None:
+        require(self.views >= 1, "views", self.views, "at least 1")
+        require(0 < self.min_crop_area <= 1, "min_crop_area", self.min_crop_area, "in (0, 1]")
+        require(self.bank_size >= 1, "bank_size", self.bank_size, "at least 1")
+        require(
+            self.prompt_rows >= 2 and self.prompt_rows % 2 == 0,
+            "prompt_rows",
+            self.prompt_rows,
+            "even and at least 2 (half keys, half values)",
+        )
+        require(
+            1 <= self.retrieved <= self.bank_size,
+            "retrieved",
+            self.retrieved,
+            f"between 1 and bank_size ({self.bank_size})",
+        )
+        require(self.query_levels >= 1, "query_levels", self.query_levels, "at least 1")
+        require(self.steps >= 0, "steps", self.steps, "0 or more")
+        require(
+            self.steps == 0 or int(self.confident_share * self.views) >= 1,
+            "confident_share",
+            self.confident_share,
+            f"large enough to choose at least one of {self.views} views",
+        )
+        require(self.confident_share <= 1, "confident_share", self.confident_share, "at most 1")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        require(
+            0 <= self.weight_decay * self.learning_rate < 1,
+            "weight_decay",
+            self.weight_decay,
+            "0 or more, and below 1 / learning_rate",
+        )
+
+    @property
+    def adapts(self) -> bool:
+        """Whether this preset changes anything at test time."""
+        return self.steps > 0
+
+    @property
+    def confident_views(self) -> int:
+        """Number of views that enter the entropy term."""
+        return int(self.confident_share * self.views)
+
+
+PRESETS: dict[str, MethodConfig] = {
+    "frozen": MethodConfig(name="frozen", views=1, steps=0),
+    "paper": MethodConfig(name="paper"),
+}
+
+
+def preset(name: str) -> MethodConfig:
+    """The preset called `name`. Raises `ConfigError` naming the presets that exist."""
+    require(name in PRESETS, "preset", name, "one of " + ", ".join(PRESETS))
+    return PRESETS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which CLIP: open_clip names, or a local folder or file; where it runs, in which precision."""
+
+    model: str
+    """A model name that open_clip knows (`ViT-B-16`), or a folder with `config.json`."""
+    weights: str | None = None
+    """A pretrained tag that open_clip knows (`openai`), or a local weights file."""
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`."""
+    dtype: Dtype = "auto"
+    """Precision of the encoder; keys, prompts, context and optimiser stay in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run of the pipeline, complete."""
+
+    input: str
+    output: str
+    labels: str
+    model: ModelConfig
+    method: MethodConfig = PRESETS["paper"]
+    num_labelers: int = 1
+    bank_scope: BankScope = "shared"
+    unit_size: int = 16
+    """Frames in a unit: what is read, labelled, merged, committed and retried as a whole."""
+    limit: int | None = None
+    """Label only the first `limit` frames of the input."""
+    seed: int = 0
+    top_k: int = 5
+    checkpoint_every_s: float = 60.0
+    follow: bool = False
+    poll_s: float = 5.0
+    max_reject_ratio: float = 0.5
+    """A run stops when more than this share of its frames was rejected."""
+    image_column: str | None = None
+    id_column: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.num_labelers >= 1, "num-labelers", self.num_labelers, "at least 1")
+        require(self.unit_size >= 1, "unit-size", self.unit_size, "at least 1")
+        require(self.limit is None or self.limit >= 1, "limit", self.limit, "at least 1")
+        require(self.top_k >= 1, "top-k", self.top_k, "at least 1")
+        require(self.checkpoint_every_s > 0, "checkpoint-every", self.checkpoint_every_s, "> 0")
+        require(self.poll_s > 0, "poll", self.poll_s, "> 0")
+        require(
+            0 < self.max_reject_ratio <= 1, "max-reject-ratio", self.max_reject_ratio, "in (0, 1]"
+        )
+        require(
+            self.bank_scope in ("shared", "camera"),
+            "bank-scope",
+            self.bank_scope,
+            "shared or camera",
+        )
+        require(
+            not (self.follow and self.limit is not None),
+            "limit",
+            self.limit,
+            "left out with --follow, which ends only when it is stopped",
+        )
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A dataclass of this module as plain JSON-ready values."""
+    return dataclasses.asdict(config)
