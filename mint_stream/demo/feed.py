@@ -1,0 +1,174 @@
+"""Writes a feed of street cameras as WebDataset shards that drift from one clear day to the next.
+
+The same arguments give the same bytes: pictures, sidecars and tar headers depend on the seed only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mint_stream.demo.backdrop import PLACES, SKIES, TIMES, Camera, make_camera
+from mint_stream.demo.drift import apply
+from mint_stream.demo.objects import LABELS
+from mint_stream.demo.scene import Frame, render, sample_scene
+
+START = datetime(2025, 3, 20, 9, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of the feed: its name in the sidecars, the condition and its full severity."""
+
+    name: str
+    condition: str
+    severity: float
+
+
+SEGMENTS: tuple[Segment, ...] = (
+    Segment(name="day", condition="day", severity=0.5),
+    Segment(name="dusk", condition="dusk", severity=0.9),
+    Segment(name="night", condition="night", severity=0.8),
+    Segment(name="fog", condition="fog", severity=0.6),
+    Segment(name="rain", condition="rain", severity=0.7),
+    Segment(name="snow", condition="snow", severity=0.7),
+    Segment(name="infrared", condition="infrared", severity=0.7),
+    Segment(name="day again", condition="day", severity=0.5),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedFrame:
+    """One frame of the feed with its truth. `frame` is uint8 (H, W, 3) RGB."""
+
+    key: str
+    frame: Frame
+    camera: str
+    timestamp: str
+    domain: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What `write_feed` wrote: shard paths in order, the class list and the number of frames."""
+
+    shards: tuple[Path, ...]
+    labels: Path
+    frames: int
+
+
+def make_cameras(count: int, seed: int) -> list[Camera]:
+    """The cameras of a feed, `cam-a`, `cam-b`, ..., each with its own viewpoint and place."""
+    rng = np.random.default_rng([seed, 31])
+    seeds, places = rng.integers(2**31, size=count), rng.permutation(len(PLACES))
+    return [
+        make_camera(f"cam-{chr(97 + k)}", int(value), place=PLACES[places[k % len(PLACES)]])
+        for k, value in enumerate(seeds)
+    ]
+
+
+def stream_feed(*, frames: int = 304, seed: int = 0, cameras: int = 3) -> Iterator[FeedFrame]:
+    """Yield the frames of a feed in the order of time.
+
+    The segments have equal length (the last ones one frame less where it does not divide), every
+    label comes up equally often in each, and a condition sets in over the first third of its
+    segment. Raises ValueError unless 1 <= cameras <= 26 and there is a frame for every segment.
+    """
+    if frames < len(SEGMENTS):
+        raise ValueError(f"frames is {frames}: at least {len(SEGMENTS)}, one a segment")
+    if not 1 <= cameras <= 26:
+        raise ValueError(f"cameras is {cameras}: allowed are 1 to 26")
+    views = make_cameras(cameras, seed)
+    order = np.random.default_rng([seed, 32])
+    step = timedelta(hours=24) / frames
+    index = 0
+    for number, segment in enumerate(SEGMENTS):
+        length = frames // len(SEGMENTS) + (number < frames % len(SEGMENTS))
+        # A new shuffled round of all labels whenever the last one is used up.
+        rounds = [order.permutation(len(LABELS)) for _ in range(-(-length // len(LABELS)))]
+        labels = np.concatenate(rounds)[:length]
+        for position, label in enumerate(labels):
+            rng = np.random.default_rng([seed, 33, index])
+            camera = views[index % cameras]
+            time = TIMES[number % 3]
+            sky = SKIES[int(rng.integers(len(SKIES)))]
+            scene = sample_scene(rng, camera, label=LABELS[label], time=time, sky=sky)
+            onset = min(1.0, 0.7 + 0.3 * position / max(1.0, length / 3))
+            severity = segment.severity * onset
+            yield FeedFrame(
+                key=f"{index:06d}",
+                frame=apply(segment.condition, render(scene), severity=severity, rng=rng),
+                camera=camera.name,
+                timestamp=(START + index * step).isoformat(timespec="milliseconds"),
+                domain=segment.name,
+                label=scene.label,
+            )
+            index += 1
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mtime, member.mode = len(data), int(START.timestamp()), 0o644
+    archive.addfile(member, io.BytesIO(data))
+
+
+def _png(frame: Frame) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def write_feed(
+    folder: str | Path,
+    *,
+    frames: int = 304,
+    seed: int = 0,
+    cameras: int = 3,
+    frames_per_shard: int = 64,
+) -> Feed:
+    """Write `feed-00000.tar`, ... and `labels.txt` (one class a line) into a folder.
+
+    Each frame is `<key>.png` with `<key>.json` beside it: `camera`, `timestamp` (ISO 8601, UTC),
+    `domain` (the segment's name) and `label` (the truth). The folder is made where it is missing;
+    files of the same names are overwritten. Raises ValueError as `stream_feed` does and for
+    `frames_per_shard` below 1; OSError where the folder cannot be written.
+    """
+    if frames_per_shard < 1:
+        raise ValueError(f"frames_per_shard is {frames_per_shard}: at least 1")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[Path] = []
+    archive: tarfile.TarFile | None = None
+    count = 0
+    try:
+        for item in stream_feed(frames=frames, seed=seed, cameras=cameras):
+            if count % frames_per_shard == 0:
+                if archive is not None:
+                    archive.close()
+                shards.append(folder / f"feed-{len(shards):05d}.tar")
+                archive = tarfile.open(shards[-1], "w", format=tarfile.USTAR_FORMAT)
+            assert archive is not None
+            sidecar = {
+                "camera": item.camera,
+                "timestamp": item.timestamp,
+                "domain": item.domain,
+                "label": item.label,
+            }
+            _add(archive, f"{item.key}.png", _png(item.frame))
+            _add(archive, f"{item.key}.json", json.dumps(sidecar).encode())
+            count += 1
+    finally:
+        if archive is not None:
+            archive.close()
+    labels = folder / "labels.txt"
+    labels.write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
+    return Feed(shards=tuple(shards), labels=labels, frames=count)
