@@ -1,0 +1,313 @@
+"""Adapt to an image, then label it: METHOD.md as three verbs, `reset`, `adapt`, `predict`.
+
+    adapter = MintAdapter.build(["car", "bus", "bicycle"], model="ViT-B-16", weights="openai")
+    prediction = adapter.label(Image.open("frame.jpg"))
+    print(prediction.label, prediction.confidence, prediction.source_label)
+
+Shapes: B images, V views, Q query levels, D width, K entries, R retrieved, P prompt rows,
+N context tokens, W text width, C classes, E dimension of the joint space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from mint_stream import bank_state
+from mint_stream.bank import Retrieval, assemble, retrieval_counts, retrieve
+from mint_stream.clip_model import BUNDLED, LoadedClip, load_clip
+from mint_stream.config import PRESETS, MethodConfig, ModelConfig
+from mint_stream.encoder import ImageEncoder, Stem, query_blocks
+from mint_stream.losses import entropy, marginal_entropy, most_confident
+from mint_stream.stopwatch import Stopwatch
+from mint_stream.text_prompt import TextPrompt
+from mint_stream.views import make_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a prediction cost, in encoder passes over one view."""
+
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """An answer for one image, with the frozen model's beside it."""
+
+    label: str
+    confidence: float
+    """Probability of `label`."""
+    entropy: float
+    """Of the predicted distribution, nats."""
+    topk: tuple[tuple[str, float], ...]
+    """Labels and probabilities, best first."""
+    source_label: str
+    source_confidence: float
+    adapted: bool
+    """Whether this is the adapted answer; the frozen one stands where adapting went wrong."""
+    cost: Cost
+
+
+class Seen(NamedTuple):
+    """What a pass without prompts shows of V views; it depends on nothing that is learned."""
+
+    stem: Stem
+    query_VQD: Tensor
+    source_VE: Tensor
+
+
+class Step(NamedTuple):
+    """One optimisation step, for whoever watches (`adapt`'s `observe`)."""
+
+    retrieval: Retrieval
+    logits_VC: Tensor
+    """Of all views, before the update."""
+    chosen: Tensor
+    """Indices of the confident views."""
+    loss: Tensor
+    context_NW: Tensor
+    """After the update."""
+
+
+class MintAdapter:
+    """A frozen CLIP with a Memory Prompt Bank and text context that adapt at test time.
+
+    The bank (`keys_KD`, `prompts_KPD`, `usage_K`) lasts; the context is reset for every image.
+
+    Args:
+        clip: from `load_clip`.
+        phrases: for each class its name and synonyms, the name first.
+        method: the preset.
+        templates: sentences with `{}` for the name. The frozen answer uses the mean over all;
+            the learned context starts from the words in front of the first one's `{}`.
+        seed: of the views and of the bank's start.
+    """
+
+    def __init__(
+        self,
+        clip: LoadedClip,
+        phrases: Sequence[Sequence[str]],
+        method: MethodConfig = PRESETS["paper"],
+        *,
+        templates: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        self.clip, self.method, self.seed = clip, method, seed
+        self.labels = [names[0] for names in phrases]
+        templates = templates or (f"{method.context} {{}}.",)
+        prompts = [
+            TextPrompt(clip.model, clip.tokenizer, phrases, *_split_template(template))
+            for template in templates
+        ]
+        self.text = prompts[0]
+        layers = len(clip.model.visual.transformer.resblocks)
+        self.encoder = ImageEncoder(clip.model.visual, query_blocks(layers, method.query_levels))
+        with torch.no_grad():
+            features_TCE = torch.stack([p.features(p.context_NW.to(clip.dtype)) for p in prompts])
+            self.source_text_CE = torch.nn.functional.normalize(features_TCE.mean(0), dim=-1)
+            self.logit_scale = clip.model.logit_scale.exp().to(clip.dtype).reshape(())
+        self.context_init_NW = self.text.context_NW.to(clip.dtype)
+        self.stopwatch = Stopwatch()
+        start = bank_state.initial_state(
+            entries=method.bank_size,
+            width=self.encoder.width,
+            prompt_rows=method.prompt_rows,
+            seed=seed,
+        )
+        self.load_bank(*bank_state.effective(start), start.usage_K)
+        self.reset()
+
+    @classmethod
+    def build(
+        cls,
+        classes: Sequence[str],
+        *,
+        model: str = BUNDLED,
+        weights: str | None = None,
+        preset: str = "paper",
+        device: str = "auto",
+        dtype: str = "auto",
+        seed: int = 0,
+    ) -> MintAdapter:
+        """An adapter from names alone. `ConfigError` says what does not exist or cannot work."""
+        from mint_stream.config import preset as find_preset
+
+        config = ModelConfig(model=model, weights=weights, device=device, dtype=dtype)  # type: ignore[arg-type]
+        phrases = [(name,) for name in classes]
+        return cls(load_clip(config), phrases, find_preset(preset), seed=seed)
+
+    def load_bank(self, keys_KD: np.ndarray, prompts_KPD: np.ndarray, usage_K: np.ndarray) -> None:
+        """Take over a bank: effective keys and prompts, and how often each entry was retrieved."""
+        device, dtype = self.clip.device, self.clip.dtype
+        self.keys_KD = torch.tensor(keys_KD, device=device, dtype=dtype)
+        self.prompts_KPD = torch.tensor(prompts_KPD, device=device, dtype=dtype)
+        self.usage_K = torch.tensor(usage_K, device=device, dtype=torch.int64)
+        self.decay = 1.0
+        """AdamW's weight decay since the bank was loaded: what untouched rows were scaled by."""
+
+    def bank_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Effective keys (K, D), prompts (K, P, D) and usage (K,) as arrays of their own."""
+        tensors = (self.keys_KD, self.prompts_KPD, self.usage_K)
+        keys_KD, prompts_KPD, usage_K = (t.cpu().numpy().copy() for t in tensors)
+        return keys_KD, prompts_KPD, usage_K
+
+    def label(self, image: Image | np.ndarray, frame: str = "", top_k: int = 5) -> Prediction:
+        """Adapt to one image (PIL, or uint8 RGB (H, W, 3)) and label it.
+
+        `frame` names the image; with the seed it fixes the random views.
+        """
+        if isinstance(image, Image):
+            image = np.asarray(image.convert("RGB"))
+        return self.label_views(self.views(image, frame), top_k)
+
+    def label_views(self, views_VCHW: Tensor, top_k: int = 5) -> Prediction:
+        """Adapt to one image given as its V normalised views, and label it."""
+        seen = self.look(views_VCHW)
+        source_C = self.logits(seen.source_VE[:1], self.source_text_CE)[0].softmax(-1)
+        if not self.method.adapts:
+            return self._prediction(source_C, source_C, top_k, adapted=False, views=1)
+        before = self.keys_KD, self.prompts_KPD, self.usage_K, self.decay
+        self.reset()
+        self.adapt(seen)
+        adapted_C = self.predict(seen)[0].softmax(-1)
+        # The only number that is read back from a GPU before the answer itself.
+        finite = bool(torch.isfinite(adapted_C).all() & torch.isfinite(self.keys_KD).all())
+        if not finite:
+            self.keys_KD, self.prompts_KPD, self.usage_K, self.decay = before
+            adapted_C = source_C
+        return self._prediction(adapted_C, source_C, top_k, finite, views=len(views_VCHW))
+
+    def label_frozen(self, images_B3HW: Tensor, top_k: int = 5) -> list[Prediction]:
+        """The frozen model's answers for B normalised images, in one pass."""
+        seen = self.look(images_B3HW)
+        source_BC = self.logits(seen.source_VE, self.source_text_CE).softmax(-1)
+        return [self._prediction(p, p, top_k, adapted=False, views=1) for p in source_BC]
+
+    def views(self, image_HW3: np.ndarray, frame: str) -> Tensor:
+        """The image's V views on the adapter's device: (V, 3, H, W)."""
+        with self.stopwatch("views"):
+            return make_views(
+                image_HW3,
+                self.clip.preprocess,
+                count=self.method.views,
+                min_crop_area=self.method.min_crop_area,
+                seed=self.seed,
+                frame=frame,
+                device=self.clip.device,
+            ).to(self.clip.dtype)
+
+    @torch.no_grad()
+    def look(self, views_VCHW: Tensor) -> Seen:
+        """The pass without prompts: queries, and the frozen model's image features."""
+        with self.stopwatch("encoder"):
+            stem = self.encoder.stem(views_VCHW.to(self.clip.dtype))
+            return Seen(stem, *self.encoder.plain(stem))
+
+    def reset(self) -> None:
+        """Back to the initial context. The bank is not reset."""
+        self.context_NW = self.context_init_NW.clone()
+
+    def adapt(self, seen: Seen, observe: Callable[[Step], None] | None = None) -> None:
+        """S optimisation steps of context, keys and prompts on the views of one image.
+
+        Gradients are made for the confident views alone: the others enter only the distance term,
+        which needs their cached queries and not the encoder.
+        """
+        method = self.method
+        context_NW = self.context_NW.clone().requires_grad_()
+        keys_KD = self.keys_KD.clone().requires_grad_()
+        prompts_KPD = self.prompts_KPD.clone().requires_grad_()
+        usage_K = self.usage_K.clone()
+        optimizer = torch.optim.AdamW(
+            [context_NW, keys_KD, prompts_KPD],
+            lr=method.learning_rate,
+            weight_decay=method.weight_decay,
+            fused=True,
+        )
+        chosen = torch.empty(0)
+        for step in range(method.steps):
+            with self.stopwatch("bank"):
+                retrieval = retrieve(seen.query_VQD, keys_KD, method.retrieved, usage_K)
+                counts_VK = retrieval_counts(retrieval.indices_BQR, len(keys_KD))
+                usage_K += counts_VK.sum(0)
+            with self.stopwatch("text"):
+                text_CE = self.text.features(context_NW)
+            if step == 0 or observe:
+                with torch.no_grad(), self.stopwatch("encoder"):
+                    prompt_VPD = assemble(counts_VK, prompts_KPD)
+                    logits_VC = self.logits(self.encoder.prompted(seen.stem, prompt_VPD), text_CE)
+            if step == 0:
+                chosen = most_confident(logits_VC, method.confident_views)
+            with self.stopwatch("encoder"):
+                prompt_BPD = assemble(counts_VK[chosen], prompts_KPD)
+                image_BE = self.encoder.prompted(seen.stem.take(chosen), prompt_BPD)
+                distance = retrieval.distances_BQR.sum((1, 2)).mean()
+                loss = marginal_entropy(self.logits(image_BE, text_CE))
+                loss = loss + method.distance_weight * distance
+            with self.stopwatch("step"):
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            self.decay *= 1 - method.learning_rate * method.weight_decay
+            if observe:
+                after = context_NW.detach().clone()
+                observe(Step(retrieval, logits_VC, chosen, loss.detach(), after))
+        self.context_NW = context_NW.detach()
+        self.keys_KD, self.prompts_KPD = keys_KD.detach(), prompts_KPD.detach()
+        self.usage_K = usage_K
+
+    @torch.no_grad()
+    def predict(self, seen: Seen, observe: Callable[[Retrieval], None] | None = None) -> Tensor:
+        """Logits of view 0 with the adapted context and bank, by plain distances: (1, C)."""
+        with self.stopwatch("bank"):
+            retrieval = retrieve(seen.query_VQD[:1], self.keys_KD, self.method.retrieved)
+            counts_1K = retrieval_counts(retrieval.indices_BQR, len(self.keys_KD))
+            prompt_1PD = assemble(counts_1K, self.prompts_KPD)
+        with self.stopwatch("text"):
+            text_CE = self.text.features(self.context_NW)
+        with self.stopwatch("encoder"):
+            logits_1C = self.logits(
+                self.encoder.prompted(seen.stem.take(slice(1)), prompt_1PD), text_CE
+            )
+        if observe:
+            observe(retrieval)
+        return logits_1C
+
+    def logits(self, image_BE: Tensor, text_CE: Tensor) -> Tensor:
+        """exp(logit_scale) * image @ text.T: (B, C)."""
+        return self.logit_scale * image_BE @ text_CE.T
+
+    def _prediction(
+        self, p_C: Tensor, source_C: Tensor, top_k: int, adapted: bool, views: int
+    ) -> Prediction:
+        scores, indices = p_C.topk(min(top_k, len(self.labels)))
+        best = list(zip((self.labels[i] for i in indices.tolist()), scores.tolist(), strict=True))
+        source_score, source_index = source_C.max(-1)
+        trained = self.method.steps * self.method.confident_views if self.method.adapts else 0
+        return Prediction(
+            label=best[0][0],
+            confidence=best[0][1],
+            entropy=float(entropy(p_C.clamp_min(1e-38).log()[None])),
+            topk=tuple(best),
+            source_label=self.labels[int(source_index)],
+            source_confidence=float(source_score),
+            adapted=adapted,
+            cost=Cost(
+                forwards=2 * views + 1 + trained if self.method.adapts else views,
+                backwards=trained,
+            ),
+        )
+
+
+def _split_template(template: str) -> tuple[str, str]:
+    """The words in front of `{}`, and what follows it."""
+    before, _, after = template.partition("{}")
+    return before.strip(), after
