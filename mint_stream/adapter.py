@@ -56,6 +56,24 @@ class Prediction:
     cost: Cost
 
 
+@dataclass
+class BankTensors:
+    """The Memory Prompt Bank in use: effective values, on the adapter's device."""
+
+    keys_KD: Tensor
+    prompts_KPD: Tensor
+    usage_K: Tensor
+    """int64: how often each entry was retrieved while adapting."""
+    decay: float = 1.0
+    """AdamW's weight decay since the bank was loaded: what untouched rows were scaled by."""
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keys (K, D), prompts (K, P, D) and usage (K,) as arrays of their own."""
+        tensors = (self.keys_KD, self.prompts_KPD, self.usage_K)
+        keys_KD, prompts_KPD, usage_K = (t.cpu().numpy().copy() for t in tensors)
+        return keys_KD, prompts_KPD, usage_K
+
+
 class Seen(NamedTuple):
     """What a pass without prompts shows of V views; it depends on nothing that is learned."""
 
@@ -80,7 +98,7 @@ class Step(NamedTuple):
 class MintAdapter:
     """A frozen CLIP with a Memory Prompt Bank and text context that adapt at test time.
 
-    The bank (`keys_KD`, `prompts_KPD`, `usage_K`) lasts; the context is reset for every image.
+    The bank lasts (`bank`, may be exchanged between images); the context is reset for every image.
 
     Args:
         clip: from `load_clip`.
@@ -147,17 +165,11 @@ class MintAdapter:
     def load_bank(self, keys_KD: np.ndarray, prompts_KPD: np.ndarray, usage_K: np.ndarray) -> None:
         """Take over a bank: effective keys and prompts, and how often each entry was retrieved."""
         device, dtype = self.clip.device, self.clip.dtype
-        self.keys_KD = torch.tensor(keys_KD, device=device, dtype=dtype)
-        self.prompts_KPD = torch.tensor(prompts_KPD, device=device, dtype=dtype)
-        self.usage_K = torch.tensor(usage_K, device=device, dtype=torch.int64)
-        self.decay = 1.0
-        """AdamW's weight decay since the bank was loaded: what untouched rows were scaled by."""
-
-    def bank_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Effective keys (K, D), prompts (K, P, D) and usage (K,) as arrays of their own."""
-        tensors = (self.keys_KD, self.prompts_KPD, self.usage_K)
-        keys_KD, prompts_KPD, usage_K = (t.cpu().numpy().copy() for t in tensors)
-        return keys_KD, prompts_KPD, usage_K
+        self.bank = BankTensors(
+            torch.tensor(keys_KD, device=device, dtype=dtype),
+            torch.tensor(prompts_KPD, device=device, dtype=dtype),
+            torch.tensor(usage_K, device=device, dtype=torch.int64),
+        )
 
     def label(self, image: Image | np.ndarray, frame: str = "", top_k: int = 5) -> Prediction:
         """Adapt to one image (PIL, or uint8 RGB (H, W, 3)) and label it.
@@ -174,14 +186,14 @@ class MintAdapter:
         source_C = self.logits(seen.source_VE[:1], self.source_text_CE)[0].softmax(-1)
         if not self.method.adapts:
             return self._prediction(source_C, source_C, top_k, adapted=False, views=1)
-        before = self.keys_KD, self.prompts_KPD, self.usage_K, self.decay
+        before = self.bank
         self.reset()
         self.adapt(seen)
         adapted_C = self.predict(seen)[0].softmax(-1)
         # The only number that is read back from a GPU before the answer itself.
-        finite = bool(torch.isfinite(adapted_C).all() & torch.isfinite(self.keys_KD).all())
+        finite = bool(torch.isfinite(adapted_C).all() & torch.isfinite(self.bank.keys_KD).all())
         if not finite:
-            self.keys_KD, self.prompts_KPD, self.usage_K, self.decay = before
+            self.bank = before
             adapted_C = source_C
         return self._prediction(adapted_C, source_C, top_k, finite, views=len(views_VCHW))
 
@@ -223,9 +235,9 @@ class MintAdapter:
         """
         method = self.method
         context_NW = self.context_NW.clone().requires_grad_()
-        keys_KD = self.keys_KD.clone().requires_grad_()
-        prompts_KPD = self.prompts_KPD.clone().requires_grad_()
-        usage_K = self.usage_K.clone()
+        keys_KD = self.bank.keys_KD.clone().requires_grad_()
+        prompts_KPD = self.bank.prompts_KPD.clone().requires_grad_()
+        usage_K, decay = self.bank.usage_K.clone(), self.bank.decay
         optimizer = torch.optim.AdamW(
             [context_NW, keys_KD, prompts_KPD],
             lr=method.learning_rate,
@@ -256,21 +268,21 @@ class MintAdapter:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            self.decay *= 1 - method.learning_rate * method.weight_decay
+            decay *= 1 - method.learning_rate * method.weight_decay
             if observe:
                 after = context_NW.detach().clone()
                 observe(Step(retrieval, logits_VC, chosen, loss.detach(), after))
         self.context_NW = context_NW.detach()
-        self.keys_KD, self.prompts_KPD = keys_KD.detach(), prompts_KPD.detach()
-        self.usage_K = usage_K
+        self.bank = BankTensors(keys_KD.detach(), prompts_KPD.detach(), usage_K, decay)
 
     @torch.no_grad()
     def predict(self, seen: Seen, observe: Callable[[Retrieval], None] | None = None) -> Tensor:
         """Logits of view 0 with the adapted context and bank, by plain distances: (1, C)."""
+        bank = self.bank
         with self.stopwatch("bank"):
-            retrieval = retrieve(seen.query_VQD[:1], self.keys_KD, self.method.retrieved)
-            counts_1K = retrieval_counts(retrieval.indices_BQR, len(self.keys_KD))
-            prompt_1PD = assemble(counts_1K, self.prompts_KPD)
+            retrieval = retrieve(seen.query_VQD[:1], bank.keys_KD, self.method.retrieved)
+            counts_1K = retrieval_counts(retrieval.indices_BQR, len(bank.keys_KD))
+            prompt_1PD = assemble(counts_1K, bank.prompts_KPD)
         with self.stopwatch("text"):
             text_CE = self.text.features(self.context_NW)
         with self.stopwatch("encoder"):
