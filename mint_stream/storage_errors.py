@@ -1,8 +1,9 @@
 """What can go wrong with a store: which failures pass by themselves, and what to tell a person.
 
 Every exception that a filesystem raises is reduced to a `Failure`: `passing` (throttling, dropped
-or slow connections: worth another attempt), `missing`, `changed` (overwritten while it was read), `exists`
-(a create-only write lost) or `refused` (credentials, buckets, permissions, full disks: an attempt more changes nothing).
+or slow connections: worth another attempt), `missing`, `changed` (overwritten while it was read),
+`exists` (a create-only write lost) or `refused` (credentials, buckets, permissions, full disks: an
+attempt more changes nothing).
 """
 
 from __future__ import annotations
