@@ -38,6 +38,7 @@ __all__ = [
     "RetryPolicy",
     "StorageError",
     "Store",
+    "split_url",
 ]
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,16 @@ PREFLIGHT = RetryPolicy(
     attempts=2, timeout_s=8.0, wait_initial_s=0.2, connect_timeout_s=3.0, read_timeout_s=5.0
 )
 """For the checks before a run, which are to fail within seconds."""
+
+
+def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:
+    """The address of the folder that holds the object `url`, and the object's name in it."""
+    text = os.fspath(url)
+    if "://" not in text:
+        return os.path.split(os.path.abspath(text))
+    protocol, _, path = text.partition("://")
+    folder, _, name = path.rpartition("/")
+    return f"{protocol}://{folder}", name
 
 
 class Store:

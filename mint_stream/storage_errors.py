@@ -189,8 +189,10 @@ def _understand_os(error: BaseException) -> Failure:
         return Failure("refused", reason, "check who may read and write there")
     if number in (errno.ENOSPC, errno.EDQUOT):
         return Failure("refused", reason, f"make room. {COMMITTED_IS_INTACT}")
-    if isinstance(error, NotADirectoryError | IsADirectoryError):
+    if isinstance(error, NotADirectoryError):
         return Failure("refused", reason, "check the path: a file is where a folder should be")
+    if isinstance(error, IsADirectoryError):
+        return Failure("refused", reason, "check the path: a folder is where a file should be")
     if isinstance(error, ValueError) and "endpoint" in reason.lower():
         return Failure("refused", reason, "check AWS_ENDPOINT_URL: it needs http:// or https://")
     status = getattr(error, "status", None) or getattr(error, "code", None)
