@@ -1,0 +1,123 @@
+"""What travels between replicas of the banks: patches of stored rows, and digests.
+
+Letters as in `bank_state`. A labeler keeps a replica; the bank server sends it the rows that others
+changed, and the labeler applies its own delta itself (`adopt`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mint_stream.bank_state import (
+    Banks,
+    BankState,
+    Counts,
+    Delta,
+    Floats,
+    Update,
+    add,
+    frozen,
+    rescaled,
+)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Stored rows of a bank, whole, and its factor: what brings a replica up to date."""
+
+    entries_E: NDArray[np.int32]
+    keys_ED: Floats
+    prompts_EPD: Floats
+    usage_E: Counts
+    last_seq_E: Counts
+    decay: float
+    rescales: int
+
+
+def patch(state: BankState, entries_E: NDArray[Any]) -> Patch:
+    """The stored rows `entries_E` of `state` and its factor, as copies."""
+    return Patch(
+        entries_E=entries_E.astype(np.int32),
+        keys_ED=state.keys_KD[entries_E],
+        prompts_EPD=state.prompts_KPD[entries_E],
+        usage_E=state.usage_K[entries_E],
+        last_seq_E=state.last_seq_K[entries_E],
+        decay=state.decay,
+        rescales=state.rescales,
+    )
+
+
+def adopt(state: BankState, others: Patch, own: Delta | None = None, seq: int = 0) -> BankState:
+    """A replica brought up to date: its `own` merge `seq` applied here, `others`' rows taken over.
+
+    Gives the sender's bits when `others` holds every row that differs for another reason than
+    `own`. Rows that both changed are the sender's.
+    """
+    state = rescaled(state, max(others.rescales, state.rescales))
+    state = state if own is None else add(state, own, seq, others.decay)
+    if len(others.entries_E) == 0:
+        return replace(state, decay=others.decay, rescales=others.rescales)
+    rows_E = others.entries_E
+    keys_KD, prompts_KPD = state.keys_KD.copy(), state.prompts_KPD.copy()
+    usage_K, last_seq_K = state.usage_K.copy(), state.last_seq_K.copy()
+    keys_KD[rows_E], prompts_KPD[rows_E] = others.keys_ED, others.prompts_EPD
+    usage_K[rows_E], last_seq_K[rows_E] = others.usage_E, others.last_seq_E
+    return frozen(
+        BankState(
+            keys_KD,
+            prompts_KPD,
+            usage_K,
+            last_seq_K,
+            decay=others.decay,
+            rescales=others.rescales,
+        )
+    )
+
+
+def differing_entries(a: BankState, b: BankState) -> NDArray[np.int64]:
+    """Entries of which any bit differs between two states, ascending."""
+    if a is b:
+        return np.zeros(0, np.int64)
+    differs_K = (a.usage_K != b.usage_K) | (a.last_seq_K != b.last_seq_K)
+    for x, y in ((a.keys_KD, b.keys_KD), (a.prompts_KPD, b.prompts_KPD)):
+        bits_a, bits_b = (np.ascontiguousarray(v).view(np.uint32) for v in (x, y))
+        differs_K |= (bits_a != bits_b).any(axis=tuple(range(1, x.ndim)))
+    return np.flatnonzero(differs_K)
+
+
+def update_digest(update: Update) -> str:
+    """sha256 (hex) over everything that `update` says, independent of the scopes' order."""
+    content = hashlib.sha256()
+    for scope in sorted(update):
+        d = update[scope]
+        _feed(content, scope, d.decay, d.scale, d.rescales)
+        _feed_arrays(content, d.entries_E, d.keys_ED, d.prompts_EPD, d.usage_E)
+    return content.hexdigest()
+
+
+def banks_digest(banks: Banks) -> str:
+    """sha256 (hex) over every bit of `banks`, but for scopes that are still initial."""
+    content = hashlib.sha256(struct.pack("<q", banks.seq))
+    for scope in sorted(banks.states):
+        s = banks.states[scope]
+        _feed(content, scope, s.decay, 1.0, s.rescales)
+        _feed_arrays(content, s.keys_KD, s.prompts_KPD, s.usage_K, s.last_seq_K)
+    return content.hexdigest()
+
+
+def _feed(content: Any, scope: str, decay: float, scale: float, rescales: int) -> None:
+    name = scope.encode()
+    content.update(struct.pack("<q", len(name)) + name)
+    content.update(struct.pack("<ddq", decay, scale, rescales))
+
+
+def _feed_arrays(content: Any, *arrays: NDArray[Any]) -> None:
+    for array in arrays:
+        content.update(struct.pack(f"<{array.ndim + 1}q", array.ndim, *array.shape))
+        content.update(np.ascontiguousarray(array).tobytes())
