@@ -1,0 +1,176 @@
+"""Reading a run's outputs back as Arrow tables, and holding them against a known truth.
+
+Where the input says what is really there (`mint_stream.shards.read_truth`):
+
+    labels = read_labels("s3://bucket/out")
+    for row in accuracy_by(with_truth(labels, truth)):
+        print(row.name, row.frames, row.source_accuracy, row.accuracy)
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mint_stream import schema
+from mint_stream.storage import StorageError, Store
+
+_READERS = 16
+"""Objects that are fetched at the same time: reading small objects waits on latency alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Accuracy on the frames of one segment whose truth is known. Shares are in [0, 1]."""
+
+    name: str
+    frames: int
+    source_accuracy: float
+    """Share that the frozen model's answer gets right."""
+    accuracy: float
+    """Share that the answer that stands gets right."""
+    fixed: int
+    """Frames that the frozen model gets wrong and the answer that stands right."""
+    broken: int
+    """Frames that the frozen model gets right and the answer that stands wrong."""
+    confidence: float
+    """Mean probability of the answer that stands."""
+    adapted_share: float
+    """Share of frames whose adapted answer stands."""
+    overall: bool = False
+    """Whether this row is over all segments."""
+
+
+def read_labels(output: str) -> pa.Table:
+    """Every committed label of the run that wrote to `output` (a folder or any fsspec URL).
+
+    Columns as in `schema.LABELS`; rows by shard, within a shard in the order of its frames. An
+    output without labels gives an empty table. Raises `StorageError` for an address that cannot
+    be read, or a file that is not Parquet, naming it.
+    """
+    return _read(output, "labels", schema.LABELS)
+
+
+def read_rejects(output: str) -> pa.Table:
+    """Every frame or shard that could not be labelled, as `schema.REJECTS`; else `read_labels`."""
+    return _read(output, "rejects", schema.REJECTS)
+
+
+def read_bank_usage(output: str) -> pa.Table:
+    """How often each bank entry was retrieved, from the newest checkpoint of `output`.
+
+    Columns scope, entry and usage as in `schema.BANK`; empty where there is no checkpoint.
+    """
+    fields = ["scope", "entry", "usage"]
+    store = Store(output)
+    names = [info.name for info in store.list("bank/checkpoints/")]
+    # The JSON is written after its Parquet: without it the checkpoint is not whole.
+    whole = [n for n in names if n.endswith(".parquet") and _beside(n, ".json") in names]
+    if not whole:
+        return schema.BANK.empty_table().select(fields)
+    newest = max(whole)
+    return _parquet(store, newest, fields)
+
+
+def with_truth(labels: pa.Table, truth: pa.Table) -> pa.Table:
+    """`labels` with the columns `domain` and `truth` (what is really there) from `truth`.
+
+    `truth` has the columns frame, domain and label (`mint_stream.shards.read_truth`). Rows keep
+    their order; a frame that `truth` does not know gets nulls.
+    """
+    at = pc.index_in(labels["frame"].combine_chunks(), value_set=truth["frame"].combine_chunks())
+    for name, source in (("domain", "domain"), ("truth", "label")):
+        if name in labels.column_names:
+            labels = labels.drop_columns([name])
+        labels = labels.append_column(name, truth[source].combine_chunks().take(at))
+    return labels
+
+
+def accuracy_by(labels: pa.Table, column: str = "domain") -> list[Row]:
+    """Accuracy for each value of `column`, in the order of first appearance, and over all.
+
+    `labels` comes from `with_truth`; rows without a truth are left out, those without a value of
+    `column` count in the last row only, which is over all (`overall` is true). No row at all
+    without a truth.
+    """
+    known = labels.filter(pc.is_valid(labels["truth"]))
+    if not known.num_rows:
+        return []
+    groups = strings(known, column)
+    names = dict.fromkeys(name for name in groups if name is not None)
+    rows = [_row(known.filter(pa.array(groups == name)), name) for name in names]
+    return [*rows, _row(known, "overall", overall=True)]
+
+
+def strings(table: pa.Table, column: str) -> np.ndarray:
+    """A string column as an object array with None for null."""
+    return np.array(table[column].to_pylist(), dtype=object)
+
+
+def labelling_rate(labels: pa.Table) -> float:
+    """Frames labelled a second, the median over units; 0 where fewer than two units tell.
+
+    Taken from `labelled_at`, so that pauses between runs do not count.
+    """
+    stamped = labels.filter(pc.is_valid(labels["labelled_at"]))
+    units = stamped.group_by("unit").aggregate([("labelled_at", "max"), ("frame", "count")])
+    units = units.sort_by("labelled_at_max")
+    ends_us = units["labelled_at_max"].cast(pa.int64()).to_numpy()
+    spans_s = np.diff(ends_us) / 1e6
+    frames = units["frame_count"].to_numpy()[1:]
+    rates = frames[spans_s > 0] / spans_s[spans_s > 0]
+    return float(np.median(rates)) if len(rates) else 0.0
+
+
+def _row(known: pa.Table, name: str, overall: bool = False) -> Row:
+    truth, label, source = (strings(known, c) for c in ("truth", "label", "source_label"))
+    right, source_right = label == truth, source == truth
+    return Row(
+        name=name,
+        frames=known.num_rows,
+        source_accuracy=float(source_right.mean()),
+        accuracy=float(right.mean()),
+        fixed=int((right & ~source_right).sum()),
+        broken=int((source_right & ~right).sum()),
+        confidence=pc.mean(known["confidence"]).as_py() or 0.0,
+        adapted_share=pc.mean(known["adapted"].cast(pa.float32())).as_py() or 0.0,
+        overall=overall,
+    )
+
+
+def _read(output: str, folder: str, wanted: pa.Schema) -> pa.Table:
+    store = Store(output)
+    names = [i.name for i in store.list(f"{folder}/") if i.name.endswith(".parquet")]
+    with ThreadPoolExecutor(_READERS) as readers:
+        tables = list(readers.map(lambda name: _parquet(store, name), names))
+    parts = [part for _, _, part in sorted(_ordered(names, tables), key=lambda item: item[:2])]
+    table = pa.concat_tables([wanted.empty_table(), *parts], promote_options="default")
+    return table.replace_schema_metadata(wanted.metadata)
+
+
+def _ordered(names: list[str], tables: list[pa.Table]) -> Iterable[tuple[str, str, pa.Table]]:
+    for name, table in zip(names, tables, strict=True):
+        shard = table["shard"][0].as_py() if table.num_rows else None
+        yield shard or "", PurePosixPath(name).stem, table
+
+
+def _parquet(store: Store, name: str, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(store.read(name)), columns=columns)
+    except pa.ArrowInvalid as error:
+        raise StorageError(
+            f"{store.uri(name)} is not a readable Parquet file ({error}); it was damaged after it "
+            "was written: delete it and run again, its unit is then labelled anew"
+        ) from error
+
+
+def _beside(name: str, suffix: str) -> str:
+    return str(PurePosixPath(name).with_suffix(suffix))
