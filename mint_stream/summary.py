@@ -1,9 +1,19 @@
-"""What a run did, as a small record."""
+"""What a run did, as a small record, and how it reads in a terminal or a plain log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mint_stream.results import Row
+
+FROZEN = "frozen"
+"""Name of the preset that does not adapt; the answer that every other one is held against."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +59,117 @@ class RunSummary:
     def adapted_share(self) -> float:
         """Share of `frames` whose adapted answer stands, in [0, 1]; 0 where there are none."""
         return self.adapted / self.frames if self.frames else 0.0
+
+
+def print_summary(console: Console, summary: RunSummary) -> None:
+    """The end of a run: what was labelled, rejected and spent, and where the outputs are."""
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(style="bold", no_wrap=True)
+    lines.add_column()
+    for name, text in _facts(summary):
+        lines.add_row(name, text)
+    console.print(lines, highlight=False)
+    for name, folder in (("labels", "labels"), ("rejects", "rejects"), ("bank", "bank")):
+        if name == "rejects" and not summary.rejected:
+            continue
+        if name == "bank" and summary.bank_seq is None:
+            continue
+        line = Text(f"{name:<9} ", style="bold").append(
+            f"{summary.output.rstrip('/')}/{folder}/", style="not bold"
+        )
+        # Soft: a path that is folded at 80 columns cannot be copied out of a log.
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def print_accuracy(console: Console, tables: Mapping[str, Sequence[Row]]) -> None:
+    """Accuracy by segment, the presets side by side, each held against frozen CLIP.
+
+    `tables` is for each preset what `accuracy_by` gives. Nothing is printed without rows.
+    """
+    shown = adapting(tables)
+    if not any(shown.values()):
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, highlight=False)
+    table.add_column("segment", overflow="fold")
+    for heading in ("frames", FROZEN):
+        table.add_column(heading, justify="right")
+    for name in shown:
+        table.add_column(Text(name), justify="right")
+        table.add_column("+/-", justify="right")
+    for row in next(iter(shown.values())):
+        cells = [Text(row.name), Text(str(row.frames)), Text(percent(row.source_accuracy)[:-2])]
+        for rows in shown.values():
+            cells.extend(_answers(next((r for r in rows if r.name == row.name), None)))
+        table.add_row(*cells, style="bold" if row.overall else None)
+    console.print(table)
+    legend = (
+        "Accuracy in %, with its difference to frozen CLIP in points; "
+        "+/-: frames that adapting fixed and broke."
+    )
+    console.print(Text(legend, style="dim"))
+
+
+def adapting(tables: Mapping[str, Sequence[Row]]) -> dict[str, Sequence[Row]]:
+    """The presets to show beside frozen CLIP: all but frozen itself, unless it is alone.
+
+    Every row carries the frozen model's accuracy on the same frames, so that its own run adds
+    nothing to the comparison.
+    """
+    others = {name: rows for name, rows in tables.items() if name != FROZEN}
+    return others or dict(tables)
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as a percentage with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}"
+
+
+def _answers(row: Row | None) -> list[Text]:
+    if row is None:
+        return [Text("-"), Text("-")]
+    gain = row.accuracy - row.source_accuracy
+    # Blue and yellow: told apart by colour-blind eyes too; the sign says the same without colour.
+    style = "bright_blue" if gain > 0 else "yellow" if gain < 0 else ""
+    return [
+        Text(f"{percent(row.accuracy)[:-2]} ").append(f"{points(gain):>5}", style=style),
+        Text(f"{row.fixed}/{row.broken}"),
+    ]
+
+
+def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
+    before = f", {summary.already_done:,} were done before" if summary.already_done else ""
+    if summary.frames or summary.rejected or not summary.already_done:
+        labelled = f"{summary.frames:,} frames in {summary.units:,} units{before}"
+    else:
+        labelled = f"nothing to do: all {summary.already_done:,} frames were done before"
+    yield "labelled", Text(labelled)
+    if summary.stopped:
+        yield "stopped", Text(f"{summary.stopped}; run again to continue", style="yellow")
+    if summary.rejected:
+        by_stage = ", ".join(f"{stage} {count:,}" for stage, count in summary.rejects.items())
+        yield "rejected", Text(f"{summary.rejected:,} ({by_stage})", style="yellow")
+    if not summary.frames:
+        return
+    if summary.preset != FROZEN:
+        yield "adapted", Text(f"{percent(summary.adapted_share)} of the frames")
+    yield (
+        "speed",
+        Text(
+            f"{summary.frames_per_s:.1f} frames/s; {summary.seconds:.0f} s in all, "
+            f"{summary.startup_s:.0f} s of them to start"
+        ),
+    )
+    spent_s = sum(summary.stage_seconds.values())
+    if spent_s > 0:
+        stages = sorted(summary.stage_seconds.items(), key=lambda item: -item[1])
+        yield (
+            "time",
+            Text(", ".join(f"{name} {s:.1f} s ({s / spent_s:.0%})" for name, s in stages)),
+        )
+    if summary.bank_seq is not None:
+        yield "bank seq", Text(f"{summary.bank_seq:,}")
