@@ -61,7 +61,7 @@ class RunSummary:
         return self.adapted / self.frames if self.frames else 0.0
 
 
-def print_summary(console: Console, summary: RunSummary) -> None:
+def print_summary(summary: RunSummary, console: Console) -> None:
     """The end of a run: what was labelled, rejected and spent, and where the outputs are."""
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="bold", no_wrap=True)
@@ -81,7 +81,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def print_accuracy(console: Console, tables: Mapping[str, Sequence[Row]]) -> None:
+def print_accuracy(tables: Mapping[str, Sequence[Row]], console: Console) -> None:
     """Accuracy by segment, the presets side by side, each held against frozen CLIP.
 
     `tables` is for each preset what `accuracy_by` gives. Nothing is printed without rows.

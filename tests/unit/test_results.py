@@ -91,9 +91,8 @@ def test_accuracy_by_segment_counts_what_adapting_fixed_and_broke() -> None:
     assert night.source_accuracy == pytest.approx(1 / 3)
     assert (night.accuracy, night.fixed, night.broken) == (pytest.approx(2 / 3), 1, 0)
     assert (day.name, day.fixed, day.broken) == ("day", 1, 1)
-    assert overall.overall and overall.frames == 6
-    assert (overall.fixed, overall.broken) == (2, 1)
-    assert not (night.overall or day.overall)
+    assert (overall.frames, overall.fixed, overall.broken) == (6, 2, 1)
+    assert [row.overall for row in (night, day, overall)] == [False, False, True]
 
 
 def test_frames_without_truth_do_not_count() -> None:
@@ -128,7 +127,7 @@ def test_accuracy_and_changes_agree(rows: list[tuple[str, str, str, str | None]]
     answers, source, truth, domains = (list(column) for column in zip(*rows, strict=True))
     joined = with_truth(labels_table(answers, source), truth_table(truth, domains))  # type: ignore[arg-type]
     table = accuracy_by(joined)
-    assert table[-1].overall and table[-1].frames == len(rows)
+    assert (table[-1].overall, table[-1].frames) == (True, len(rows))
     assert sum(row.frames for row in table[:-1]) == sum(domain is not None for domain in domains)
     for row in table:
         gained = (row.accuracy - row.source_accuracy) * row.frames

@@ -33,9 +33,9 @@ def printed(what: RunSummary | dict[str, list[Row]], *, terminal: bool = False) 
     colours: Literal["256", "auto"] = "256" if terminal else "auto"
     console = Console(file=file, width=80, force_terminal=terminal, color_system=colours)
     if isinstance(what, RunSummary):
-        print_summary(console, what)
+        print_summary(what, console)
     else:
-        print_accuracy(console, what)
+        print_accuracy(what, console)
     return file.getvalue()
 
 
