@@ -10,6 +10,7 @@ Where the input says what is really there (`mint_stream.shards.read_truth`):
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Row:
 def read_labels(output: str) -> pa.Table:
     """Every committed label of the run that wrote to `output` (a folder or any fsspec URL).
 
-    Columns as in `schema.LABELS`; rows by shard, within a shard in the order of its frames. An
+    Columns as in `schema.LABELS`; rows by shard (in natural order), within a shard in the order of its
+    frames. An
     output without labels gives an empty table. Raises `StorageError` for an address that cannot
     be read, or a file that is not Parquet, naming it.
     """
@@ -156,10 +158,15 @@ def _read(output: str, folder: str, wanted: pa.Schema) -> pa.Table:
     return table.replace_schema_metadata(wanted.metadata)
 
 
-def _ordered(names: list[str], tables: list[pa.Table]) -> Iterable[tuple[str, str, pa.Table]]:
+def _ordered(
+    names: list[str], tables: list[pa.Table]
+) -> Iterable[tuple[list[str | int], str, pa.Table]]:
     for name, table in zip(names, tables, strict=True):
         shard = table["shard"][0].as_py() if table.num_rows else None
-        yield shard or "", PurePosixPath(name).stem, table
+        # Digits count as numbers, as where shards are discovered: shard-2 before shard-10.
+        pieces = re.split(r"([0-9]+)", shard or "")
+        natural = [int(piece) if n % 2 else piece for n, piece in enumerate(pieces)]
+        yield natural, PurePosixPath(name).stem, table
 
 
 def _parquet(store: Store, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -37,14 +37,15 @@ def test_an_output_without_anything_gives_empty_tables_with_the_schema(output: s
 
 def test_labels_come_by_shard_then_unit_then_row(output: str) -> None:
     # Ids of shards are hashes: their order says nothing about the order of the shards.
-    put(output, "labels/f0-00000000.parquet", labels_table(["car"] * 2, shard="a.tar"))
-    put(output, "labels/f0-00000002.parquet", labels_table(["bus"] * 3, shard="a.tar", first=2))
-    put(output, "labels/10-00000000.parquet", labels_table(["dog"], shard="b.tar"))
+    put(output, "labels/f0-00000000.parquet", labels_table(["car"] * 2, shard="a1.tar"))
+    put(output, "labels/f0-00000002.parquet", labels_table(["bus"] * 3, shard="a1.tar", first=2))
+    put(output, "labels/10-00000000.parquet", labels_table(["dog"], shard="a10.tar"))
+    put(output, "labels/20-00000000.parquet", labels_table(["dog"], shard="a9.tar"))
     put(output, "labels/10-00000001.parquet", schema.LABELS.empty_table())
     table = read_labels(output)
     assert table.schema.equals(schema.LABELS, check_metadata=True)
-    wanted = [frame_id(k, "a.tar") for k in range(5)] + [frame_id(0, "b.tar")]
-    assert table["frame"].to_pylist() == wanted
+    wanted = [frame_id(k, "a1.tar") for k in range(5)]
+    assert table["frame"].to_pylist() == [*wanted, "a9.tar#000000.png", "a10.tar#000000.png"]
 
 
 def test_extra_columns_of_some_units_are_kept(output: str) -> None:
