@@ -67,12 +67,20 @@ PREFLIGHT = RetryPolicy(
 """For the checks before a run, which are to fail within seconds."""
 
 
+_WITH_BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
+
+
 def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:
-    """The address of the folder that holds the object `url`, and the object's name in it."""
+    """The address of the folder that holds the object `url`, and the object's name in it.
+
+    The name is empty where `url` is a bucket or ends with a slash.
+    """
     text = os.fspath(url)
-    if "://" not in text:
-        return os.path.split(os.path.abspath(text))
-    protocol, _, path = text.partition("://")
+    protocol, mark, path = text.rpartition("://")
+    if not mark:
+        return os.path.split(os.path.abspath(os.path.expanduser(text)))
+    if protocol in _WITH_BUCKETS and "/" not in path:
+        return text, ""
     folder, _, name = path.rpartition("/")
     return f"{protocol}://{folder}", name
 
