@@ -68,6 +68,13 @@ class ShardProgress:
             until += self.frames_from[until]
         return until
 
+    def first_left(self) -> int:
+        """The first frame that is not labelled."""
+        frame = 0
+        while (until := self.labelled_until(self.cell(frame))) > frame:
+            frame = until
+        return frame
+
     def is_complete(self, frames: int) -> bool:
         """Whether all of the shard's `frames` frames are in committed units."""
         if frames == 0:

@@ -50,6 +50,7 @@ def test_every_frame_is_in_exactly_one_unit_after_any_runs(frames, unit_size, li
     for limit in [*sorted(limits), 10**6]:
         left = units_left(load().progress(SHARD), frames, limit)
         last = limit == 10**6
+        assert load().progress(SHARD).first_left() <= (left[0][0] if left else frames + unit_size)
         kept = left if last else data.draw(st.lists(st.sampled_from(left or [(0, 0)]), unique=True))
         for start, end in kept:
             if end == start:
@@ -64,6 +65,7 @@ def test_every_frame_is_in_exactly_one_unit_after_any_runs(frames, unit_size, li
     assert covered == list(range(frames))
     if frames:
         assert load().progress(SHARD).is_complete(frames)
+        assert load().progress(SHARD).first_left() >= frames
 
 
 def test_a_shard_is_complete_only_when_its_size_is_known() -> None:

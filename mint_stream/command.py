@@ -1,0 +1,131 @@
+"""The command line of `pipelines/label_stream.py`: options, and what they start."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from mint_stream.clip_model import BUNDLED
+from mint_stream.config import ConfigError, Dtype, ModelConfig, RunConfig, preset, require
+from mint_stream.console import RunProgress
+from mint_stream.lease import LeaseHeld
+from mint_stream.pipeline import RunFailed, prepare_run
+from mint_stream.storage import StorageError
+from mint_stream.summary import print_summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Label a stream of images with a CLIP that adapts at test time.
+
+    Without --input this renders a small street-camera feed, labels it with the frozen model and
+    with the adapting one, and writes a report that compares them.
+    """
+
+    input: str | None = None
+    """Folder, file or glob, local or any fsspec URL: tar (WebDataset), Parquet, loose images."""
+    output: str | None = None
+    """Where labels, rejects and bank checkpoints go: a folder or an URL."""
+    labels: str | None = None
+    """Class list: text, one class a line, or YAML with synonyms and templates."""
+    model: str = BUNDLED
+    """A model name of open_clip (ViT-B-16), or a folder with config.json. Default: the small CLIP
+    that ships with the package, which knows street scenes only."""
+    weights: str | None = None
+    """A pretrained tag of open_clip (openai), or a file."""
+    preset: Literal["frozen", "paper"] = "paper"
+    """Hyper-parameters of the method; frozen does not adapt."""
+    num_labelers: int = 1
+    """Replicas of the model, one actor each; they share the bank."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: Dtype = "auto"
+    """Precision of the encoder. auto: bfloat16 where the hardware computes in it."""
+    bank_scope: Literal["shared", "camera"] = "shared"
+    """One bank for all cameras, or one for each."""
+    limit: int | None = None
+    """Label only the first frames of the input, counted over all runs into this output."""
+    seed: int = 0
+    """Of the random views and of the bank's start."""
+    unit_size: int = 16
+    """Frames that are labelled and committed as a whole; an output keeps that of its first run."""
+    checkpoint_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
+    """Seconds between bank checkpoints; there is one at the end in any case."""
+    follow: bool = False
+    """Keep listing the input for new shards until stopped (SIGTERM or Ctrl-C)."""
+    poll: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 5.0
+    """Seconds between two listings with --follow."""
+    max_reject_ratio: float = 0.5
+    """Stop when more than this share of the frames is rejected."""
+    top_k: int = 5
+    """Labels and scores kept for each frame."""
+    image_column: str | None = None
+    """Parquet column with the images, where it cannot be told."""
+    id_column: str | None = None
+    """Parquet column that names the frames; default: the row number."""
+    quiet: bool = False
+    """No progress and no summary."""
+
+    def run_config(self) -> RunConfig:
+        """The run that these options describe. Raises `ConfigError`."""
+        for name in ("input", "output", "labels"):
+            require(getattr(self, name) is not None, f"--{name}", None, "given with --input")
+        return RunConfig(
+            input=str(self.input),
+            output=str(self.output),
+            labels=str(self.labels),
+            model=ModelConfig(
+                model=self.model, weights=self.weights, device=self.device, dtype=self.dtype
+            ),
+            method=preset(self.preset),
+            num_labelers=self.num_labelers,
+            bank_scope=self.bank_scope,
+            unit_size=self.unit_size,
+            limit=self.limit,
+            seed=self.seed,
+            top_k=self.top_k,
+            checkpoint_every_s=self.checkpoint_every,
+            follow=self.follow,
+            poll_s=self.poll,
+            max_reject_ratio=self.max_reject_ratio,
+            image_column=self.image_column,
+            id_column=self.id_column,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run, and answer with an exit code: 0 done, 1 the run failed, 2 it could not start."""
+    options = tyro.cli(Options, args=arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    console = Console(stderr=True, highlight=False)
+    try:
+        if options.input is None:
+            from mint_stream.demo.quickstart import quickstart
+
+            quickstart(options.output or "quickstart", frames=options.limit, seed=options.seed)
+            return 0
+        return label(options.run_config(), console, quiet=options.quiet)
+    except (ConfigError, StorageError, LeaseHeld) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def label(config: RunConfig, console: Console, *, quiet: bool) -> int:
+    """Run the pipeline with progress and a summary."""
+    with RunProgress(console, total=config.limit, quiet=quiet) as progress:
+        run = prepare_run(
+            config, on_start=progress.start, on_commit=progress.update, handle_signals=True
+        )
+        summary = run.execute()
+    if not quiet:
+        print_summary(summary, Console(highlight=False))
+    return 0

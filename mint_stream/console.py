@@ -1,0 +1,115 @@
+"""What a person sees while a run goes on, and the keys that stop it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+class Counts(Protocol):
+    """What a run has committed so far."""
+
+    frames: int
+    adapted: int
+    rejects: Any
+    first_label_at: float | None
+
+
+class RunProgress:
+    """Frames labelled, frames a second, rejects and adapted share, kept up to date.
+
+    A live line on a terminal; elsewhere a plain line every `every_s` seconds; nothing if `quiet`.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        total: int | None = None,
+        quiet: bool = False,
+        every_s: float = 10,
+    ) -> None:
+        self._console, self._total, self._quiet, self._every_s = console, total, quiet, every_s
+        self._live = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = self._live.add_task("labelling", total=total, facts="starting")
+        self._next_line = 0.0
+
+    def __enter__(self) -> RunProgress:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def start(self, done: int, shards_left: int) -> None:
+        """Say what is there already."""
+        if self._quiet:
+            return
+        if done:
+            self._console.print(f"{done:,} frames are done already.", highlight=False)
+        left = "1 shard is" if shards_left == 1 else f"{shards_left:,} shards are"
+        text = f"{left} left; loading the model." if shards_left else "Nothing is left to label."
+        self._console.print(text, highlight=False)
+
+    def update(self, counts: Counts) -> None:
+        """Show the counts after another unit."""
+        now = time.monotonic()
+        seconds = now - (counts.first_label_at or now)
+        rejected = sum(counts.rejects.values())
+        facts = f"{counts.frames:,} frames"
+        if seconds > 0:
+            facts += f", {counts.frames / seconds:,.1f} a second"
+        facts += f", {rejected:,} rejected"
+        if counts.frames:
+            facts += f", {counts.adapted / counts.frames:.0%} adapted"
+        self._live.update(self._task, completed=counts.frames + rejected, facts=facts)
+        if not self._quiet and not self._console.is_terminal and now >= self._next_line:
+            self._next_line = now + self._every_s
+            self._console.print(facts, highlight=False)
+
+
+@contextmanager
+def stop_on_signals(stop: Callable[[str], None]) -> Iterator[None]:
+    """SIGTERM or Ctrl-C asks for an orderly stop; a second Ctrl-C exits at once.
+
+    To be entered after `ray.init`, which replaces the handler of SIGTERM. Does nothing outside
+    the main thread, where Python takes no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = False
+
+    def handle(number: int, _: object) -> None:
+        nonlocal interrupted
+        if number == signal.SIGINT and interrupted:
+            os._exit(128 + signal.SIGINT)
+        interrupted = interrupted or number == signal.SIGINT
+        stop("stop requested")
+        text = "Stopping: finishing the units in flight. Ctrl-C once more exits at once."
+        print(text, file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

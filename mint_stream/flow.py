@@ -1,0 +1,103 @@
+"""What travels between the stages of the pipeline: one Arrow row for each shard, then each unit.
+
+Ray Data may split blocks and never rows, so a unit stays whole through every retry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+FRAME = pa.struct(
+    [
+        ("frame", pa.string()),
+        ("member", pa.string()),
+        ("camera", pa.string()),
+        ("timestamp", _TIME),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("pixels_height", pa.int32()),
+        ("pixels_width", pa.int32()),
+        ("pixels", pa.large_binary()),
+    ]
+)
+"""A decoded frame: the stored image's size, and pixels as uint8 RGB, row by row."""
+
+REJECT = pa.struct(
+    [
+        ("frame", pa.string()),
+        ("member", pa.string()),
+        ("stage", pa.string()),
+        ("error_type", pa.string()),
+        ("message", pa.string()),
+        ("size_bytes", pa.int64()),
+    ]
+)
+
+SHARD_ROW = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("done", pa.string()),
+        ("stop", pa.int64()),
+    ]
+)
+"""source -> read: the shard and its committed units as JSON; frames from `stop` on are left."""
+
+UNIT_ROW = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("shard_id", pa.string()),
+        ("shard", pa.string()),
+        ("frames", pa.list_(FRAME)),
+        ("rejects", pa.list_(REJECT)),
+        ("partial", pa.bool_()),
+        ("shard_frames", pa.int64()),
+        ("read_seconds", pa.float64()),
+    ]
+)
+"""read -> label. `shard_frames` is set in a shard's last unit: how many frames it has."""
+
+LABELLED_ROW = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("shard_id", pa.string()),
+        ("partial", pa.bool_()),
+        ("shard_frames", pa.int64()),
+        ("labels", pa.large_binary()),
+        ("rejects", pa.large_binary()),
+        ("log_name", pa.string()),
+        ("log", pa.large_binary()),
+        ("labelled", pa.int64()),
+        ("adapted", pa.int64()),
+        ("rejected", pa.string()),
+        ("stage_seconds", pa.string()),
+    ]
+)
+"""label -> commit: the objects to write, ready as bytes; counts and seconds as JSON."""
+
+COMMITTED_ROW = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("won", pa.bool_()),
+        ("labelled", pa.int64()),
+        ("adapted", pa.int64()),
+        ("rejected", pa.string()),
+        ("stage_seconds", pa.string()),
+    ]
+)
+"""commit -> driver. `won` is false where another attempt had committed the unit before."""
+
+
+def row(schema: pa.Schema, values: Mapping[str, Any]) -> pa.Table:
+    """One row as a table."""
+    return pa.Table.from_pylist([dict(values)], schema=schema)
+
+
+def rows(table: pa.Table) -> Iterable[dict[str, Any]]:
+    """The rows of a table, one at a time."""
+    for batch in table.to_batches(max_chunksize=1):
+        yield from batch.to_pylist()

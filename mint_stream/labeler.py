@@ -1,0 +1,232 @@
+"""The labeler: one CLIP replica and its view of the bank, fed one unit at a time.
+
+A plain class, used by Ray Data's actor pool and by Ray Serve alike; it imports no ray itself.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from mint_stream import bank_state, schema
+from mint_stream.adapter import BankTensors, MintAdapter, Prediction
+from mint_stream.bank_server import BankClient, MergeReceipt
+from mint_stream.bank_files import write_delta
+from mint_stream.clip_model import load_clip
+from mint_stream.config import BankScope, MethodConfig, ModelConfig
+from mint_stream.flow import LABELLED_ROW, row, rows
+
+log = logging.getLogger(__name__)
+
+Labelled = list[tuple[dict[str, Any], str, Prediction]]
+"""Frames with the scope of their bank and their prediction."""
+
+SHARED = "shared"
+"""Scope of the one bank of all cameras, and of frames without a camera."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelerConfig:
+    """What a labeler needs to know; small, and the same for all labelers of a run."""
+
+    model: ModelConfig
+    method: MethodConfig
+    phrases: tuple[tuple[str, ...], ...]
+    templates: tuple[str, ...]
+    model_hash: str
+    classes_hash: str
+    bank_scope: BankScope = "shared"
+    seed: int = 0
+    top_k: int = 5
+    threads: int | None = None
+    """CPU threads for torch; None leaves torch's own choice."""
+
+
+class MintLabeler:
+    """Labels units. `bank` is this labeler's client of the synchronized bank, None when frozen."""
+
+    def __init__(self, config: LabelerConfig, bank: BankClient | None) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config, self.bank = config, bank
+        self.adapter = MintAdapter(
+            load_clip(config.model),
+            config.phrases,
+            config.method,
+            templates=config.templates,
+            seed=config.seed,
+        )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """flow.UNIT_ROW rows in, flow.LABELLED_ROW rows out."""
+        return pa.concat_tables([row(LABELLED_ROW, self.label_unit(unit)) for unit in rows(batch)])
+
+    def label_unit(self, unit: dict[str, Any]) -> dict[str, Any]:
+        """Label the frames of one unit, merge what it changed in the bank, and only then answer.
+
+        A frame that cannot be labelled becomes a reject; the rest of the unit is labelled.
+        """
+        stopwatch = self.adapter.stopwatch
+        stopwatch.seconds["decode"] += unit["read_seconds"]
+        rejects = [dict(reject) for reject in unit["rejects"]]
+        seq = 0
+        if self.bank is not None:
+            with stopwatch("bank"):
+                seq = self.bank.begin(unit["unit"])
+        labelled, update = self._label(unit["frames"], rejects)
+        receipt: MergeReceipt | None = None
+        if self.bank is not None and update:
+            with stopwatch("bank"):
+                receipt = self.bank.merge(unit["unit"], update)
+        now = datetime.datetime.now(datetime.UTC)
+        log_name = receipt.log_name if receipt else None
+        counts = Counter(reject["stage"] for reject in rejects)
+        with stopwatch("write"):
+            return {
+                "unit": unit["unit"],
+                "shard_id": unit["shard_id"],
+                "partial": unit["partial"],
+                "shard_frames": unit["shard_frames"],
+                "labels": self._labels_file(unit, labelled, len(rejects), seq, log_name, now),
+                "rejects": self._rejects_file(unit, rejects, now),
+                "log_name": log_name,
+                "log": write_delta(update, unit=unit["unit"], seq=receipt.seq) if receipt else None,
+                "labelled": len(labelled),
+                "adapted": sum(prediction.adapted for _, _, prediction in labelled),
+                "rejected": json.dumps(counts),
+                "stage_seconds": json.dumps(stopwatch.take()),
+            }
+
+    def _label(
+        self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
+    ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
+        """(frame, bank scope, prediction) for each frame, and what changed in each bank."""
+        if self.bank is None:
+            return self._label_frozen(frames, rejects), {}
+        labelled = []
+        banks: dict[str, BankTensors] = {}
+        for frame in frames:
+            scope = self._scope(frame)
+            if scope not in banks:
+                state = self.bank.state(scope)
+                self.adapter.load_bank(*bank_state.effective(state), state.usage_K)
+                banks[scope] = self.adapter.bank
+            self.adapter.bank = banks[scope]
+            try:
+                views = self.adapter.views(_pixels(frame), frame["frame"])
+                prediction = self.adapter.label_views(views, self.config.top_k)
+            except Exception as error:
+                rejects.append(_reject(frame, error))
+                continue
+            banks[scope] = self.adapter.bank
+            labelled.append((frame, scope, prediction))
+        return labelled, {
+            scope: bank_state.delta(self.bank.state(scope), *bank.arrays(), bank.decay)
+            for scope, bank in banks.items()
+            if bank.decay < 1
+        }
+
+    def _label_frozen(
+        self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
+    ) -> Labelled:
+        """The frozen model's answers: one pass over view 0 of all frames."""
+        views, readable = [], []
+        for frame in frames:
+            try:
+                views.append(self.adapter.views(_pixels(frame), frame["frame"])[:1])
+                readable.append(frame)
+            except Exception as error:
+                rejects.append(_reject(frame, error))
+        if not views:
+            return []
+        predictions = self.adapter.label_frozen(torch.cat(views), self.config.top_k)
+        return [
+            (frame, self._scope(frame), prediction)
+            for frame, prediction in zip(readable, predictions, strict=True)
+        ]
+
+    def _scope(self, frame: dict[str, Any]) -> str:
+        return (frame["camera"] or SHARED) if self.config.bank_scope == "camera" else SHARED
+
+    def _labels_file(
+        self,
+        unit: dict[str, Any],
+        labelled: Labelled,
+        rejects: int,
+        seq: int,
+        log_name: str | None,
+        now: datetime.datetime,
+    ) -> bytes:
+        config = self.config
+        labels = [
+            {
+                **{name: frame[name] for name in _FRAME_FIELDS},
+                "shard": unit["shard"],
+                "label": prediction.label,
+                "confidence": prediction.confidence,
+                "entropy": prediction.entropy,
+                "topk_labels": [label for label, _ in prediction.topk],
+                "topk_scores": [score for _, score in prediction.topk],
+                "source_label": prediction.source_label,
+                "source_confidence": prediction.source_confidence,
+                "adapted": prediction.adapted,
+                "guard": "off",
+                "bank_scope": scope,
+                "bank_seq": seq,
+                "unit": unit["unit"],
+                "preset": config.method.name,
+                "model": config.model_hash,
+                "classes": config.classes_hash,
+                "labelled_at": now,
+            }
+            for frame, scope, prediction in labelled
+        ]
+        facts = {"mint.frames": str(len(labels) + rejects), "mint.bank_log": log_name or ""}
+        return _parquet(labels, schema.LABELS, facts)
+
+    def _rejects_file(
+        self, unit: dict[str, Any], rejects: list[dict[str, Any]], now: datetime.datetime
+    ) -> bytes | None:
+        if not rejects:
+            return None
+        common = {"shard": unit["shard"], "unit": unit["unit"], "rejected_at": now}
+        return _parquet([{**reject, **common} for reject in rejects], schema.REJECTS, {})
+
+
+_FRAME_FIELDS = ("frame", "member", "camera", "timestamp", "width", "height")
+
+
+def _pixels(frame: dict[str, Any]) -> np.ndarray:
+    shape = (frame["pixels_height"], frame["pixels_width"], 3)
+    # A copy: torch takes no read-only memory.
+    return np.frombuffer(frame["pixels"], np.uint8).reshape(shape).copy()
+
+
+def _reject(frame: dict[str, Any], error: Exception) -> dict[str, Any]:
+    log.error("frame %s could not be labelled", frame["frame"], exc_info=error)
+    return {
+        "frame": frame["frame"],
+        "member": frame["member"],
+        "stage": "label",
+        "error_type": type(error).__name__,
+        "message": str(error),
+        "size_bytes": None,
+    }
+
+
+def _parquet(values: list[dict[str, Any]], kind: pa.Schema, facts: dict[str, str]) -> bytes:
+    with_facts = kind.with_metadata({**(kind.metadata or {}), **facts})
+    table = pa.Table.from_pylist(values, schema=with_facts)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,140 @@
+"""What can be known to be wrong before a model is loaded, and is then said in one line.
+
+Input, output, credentials, class list, weights, and whether the output was started with the same
+settings. Everything here takes seconds and loads no weights.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mint_stream import schema
+from mint_stream.class_list import ClassList, load_class_list
+from mint_stream.clip_model import model_identity
+from mint_stream.config import ConfigError, RunConfig, as_dict
+from mint_stream.shards import Shard, discover
+from mint_stream.storage import PREFLIGHT, ObjectMissing, StorageError, Store
+
+SETTINGS = "run.json"
+"""Settings of an output, written by the first run and never changed."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start."""
+
+    store: Store
+    classes: ClassList
+    shards: list[Shard]
+    model_hash: str
+    unit_size: int
+    """The output's own: the size that its first run had."""
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check everything that a run of `config` needs, and pin the output's settings.
+
+    Raises:
+        ConfigError: with one line that names the setting, its value and the remedy.
+        StorageError: the same for what a store refuses.
+    """
+    classes = load_class_list(config.labels, retry=PREFLIGHT)
+    model_hash = model_identity(config.model)
+    shards = discover(config.input, unit_size=config.unit_size, retry=PREFLIGHT)
+    if not shards and not config.follow:
+        raise ConfigError(
+            f"input is {config.input!r}; there are no shards in it (.tar, .parquet or images)"
+        )
+    check = Store(config.output, retry=PREFLIGHT)
+    settings = _settings(config, classes, model_hash)
+    pinned = _pin(check, settings)
+    unit_size = int(pinned["unit_size"])
+    if unit_size != config.unit_size:
+        # Loose images are grouped by it.
+        shards = discover(config.input, unit_size=unit_size, retry=PREFLIGHT)
+    return Prepared(Store(config.output), classes, shards, model_hash, unit_size)
+
+
+def _settings(config: RunConfig, classes: ClassList, model_hash: str) -> dict[str, Any]:
+    return {
+        "schema_version": schema.SCHEMA_VERSION,
+        "model": config.model.model,
+        "weights": config.model.weights,
+        "model_hash": model_hash,
+        "classes": list(classes.names),
+        "classes_hash": classes.hash,
+        "preset": as_dict(config.method),
+        "bank_scope": config.bank_scope,
+        "seed": config.seed,
+        "unit_size": config.unit_size,
+    }
+
+
+_MAY_DIFFER = {"unit_size", "model", "weights", "classes"}
+"""Unit size is the output's own; names may differ where the hashes beside them agree."""
+
+
+def _pin(store: Store, settings: dict[str, Any]) -> dict[str, Any]:
+    """The output's settings: `settings` if it is new, else those it was started with."""
+    data = json.dumps(settings, indent=1, sort_keys=True).encode()
+    try:
+        pinned: dict[str, Any] = json.loads(store.read(SETTINGS))
+    except ObjectMissing:
+        _check_writable(store)
+        if store.create(SETTINGS, data):
+            return settings
+        pinned = json.loads(store.read(SETTINGS))
+    except ValueError:
+        raise ConfigError(
+            f"{store.uri(SETTINGS)} is damaged; it says how this output was started: restore it, "
+            "or choose another --output"
+        ) from None
+    differences = _differences(pinned, settings)
+    if differences:
+        raise ConfigError(
+            f"output {store.url!r} was started with other settings: {'; '.join(differences)}. "
+            "Use the same, or choose another --output"
+        )
+    _check_writable(store)
+    return pinned
+
+
+def _differences(pinned: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    found = []
+    for name in sorted((set(pinned) | set(asked)) - _MAY_DIFFER):
+        old, new = pinned.get(name), asked.get(name)
+        if old == new:
+            continue
+        if name == "classes_hash":
+            old_names, new_names = pinned.get("classes", []), asked["classes"]
+            gone = [c for c in old_names if c not in new_names]
+            come = [c for c in new_names if c not in old_names]
+            text = f"without {', '.join(gone)}" if gone else ""
+            text += (" and " if gone and come else "") + (f"with {', '.join(come)}" if come else "")
+            found.append(f"class list now {text or 'in another order, or with other phrases'}")
+        elif name == "model_hash":
+            found.append(f"model was {_model(pinned)}, now {_model(asked)}")
+        elif isinstance(old, dict) and isinstance(new, dict):
+            found += [
+                f"{name}.{key} was {old.get(key)!r}, now {new.get(key)!r}"
+                for key in sorted(set(old) | set(new))
+                if old.get(key) != new.get(key)
+            ]
+        else:
+            found.append(f"{name} was {old!r}, now {new!r}")
+    return found
+
+
+def _model(settings: dict[str, Any]) -> str:
+    return f"{settings.get('model')} ({settings.get('weights') or 'own weights'})"
+
+
+def _check_writable(store: Store) -> None:
+    probe = ".writable"
+    try:
+        store.write(probe, b"")
+        store.delete(probe)
+    except StorageError as error:
+        raise StorageError(f"output {store.url!r} cannot be written: {error}") from error

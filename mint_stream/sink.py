@@ -1,0 +1,65 @@
+"""Committing a unit: its objects, in an order in which being cut off at any point does no harm.
+
+    rejects/<unit>.parquet          what could not be labelled
+    bank/log/<seq>-<unit>-...       what the unit changed in the bank
+    partial/, shards/               markers that spare a later run reading shards again
+    labels/<unit>.parquet           the commit point: from here on the unit is done
+
+Every name follows from the unit, so a retry writes the same objects. Labels are created, never
+overwritten: of two attempts one wins, and what counts is what the winner's labels refer to.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from mint_stream.flow import COMMITTED_ROW, row, rows
+from mint_stream.storage import Store
+from mint_stream.units import labels_name, partial_name, rejects_name, shard_end_name
+
+log = logging.getLogger(__name__)
+
+
+class Bank(Protocol):
+    """Who is told that a unit's merge is durable now."""
+
+    def committed(self, unit: str, log_name: str) -> None: ...
+
+
+def commit_units(batch: pa.Table, store: Store, bank: Bank | None) -> pa.Table:
+    """flow.LABELLED_ROW rows in, flow.COMMITTED_ROW rows out, each unit committed in between.
+
+    Raises:
+        StorageError: the store refused, or did not answer within the bound on retries. What was
+            committed before stays; the unit is labelled again by the next run.
+    """
+    return pa.concat_tables(
+        [row(COMMITTED_ROW, _commit(unit, store, bank)) for unit in rows(batch)]
+    )
+
+
+def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:
+    name = unit["unit"]
+    rejects_agree = True
+    if unit["rejects"] is not None:
+        rejects_agree = store.create(rejects_name(name), unit["rejects"])
+    if unit["log_name"]:
+        store.create(unit["log_name"], unit["log"])
+    if unit["partial"]:
+        store.create(partial_name(name), b"")
+    if unit["shard_frames"] is not None:
+        store.create(shard_end_name(unit["shard_id"], unit["shard_frames"]), b"")
+    won = store.create(labels_name(name), unit["labels"])
+    if not won:
+        log.warning("unit %s was committed by another attempt before", name)
+    elif not rejects_agree:
+        # An earlier attempt got as far as its rejects; those of the labels that won count.
+        store.write(rejects_name(name), unit["rejects"])
+    elif unit["rejects"] is None and store.exists(rejects_name(name)):
+        store.delete(rejects_name(name))
+    if won and bank is not None and unit["log_name"]:
+        bank.committed(name, unit["log_name"])
+    return {"won": won, **{key: unit[key] for key in COMMITTED_ROW.names if key != "won"}}
