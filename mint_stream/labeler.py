@@ -20,8 +20,8 @@ import torch
 
 from mint_stream import bank_state, schema
 from mint_stream.adapter import BankTensors, MintAdapter, Prediction
-from mint_stream.bank_server import BankClient, MergeReceipt
 from mint_stream.bank_files import write_delta
+from mint_stream.bank_server import BankClient, MergeReceipt
 from mint_stream.clip_model import load_clip
 from mint_stream.config import BankScope, MethodConfig, ModelConfig
 from mint_stream.flow import LABELLED_ROW, row, rows
