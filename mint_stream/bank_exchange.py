@@ -1,15 +1,16 @@
-"""What travels between replicas of the banks: patches of stored rows, and digests.
+"""What travels between the ledger and the replicas of the banks: answers, patches, digests.
 
-Letters as in `bank_state`. A labeler keeps a replica; the bank server sends it the rows that others
-changed, and the labeler applies its own delta itself (`adopt`).
+Letters as in `bank_state`. A labeler keeps a replica; the ledger sends it the rows that others
+changed, and the labeler adds its own delta itself (`adopt`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from mint_stream.bank_state import (
     add,
     frozen,
     rescaled,
+    significant,
 )
 
 
@@ -38,6 +40,59 @@ class Patch:
     last_seq_E: Counts
     decay: float
     rescales: int
+
+
+Outcome = Literal["merged", "repeated", "kept", "committed", "empty"]
+"""What a merge came to: added; added before, the same; another attempt's merge stands until the
+commit decides; the unit is committed already; nothing to add."""
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The answer to a call that was meant for a ledger that is no more: `rejoin`, then repeat."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a labeler starts: the ledger it speaks to and the merges that the bank has seen."""
+
+    incarnation: str
+    seq: int
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One whole bank, and the version that a replica made of it has."""
+
+    version: int
+    seq: int
+    state: BankState
+
+
+@dataclass(frozen=True)
+class HeldMerge:
+    """A merge of which a labeler does not know yet that it survives a restart of the ledger."""
+
+    name: str
+    update: Update
+
+
+@dataclass(frozen=True)
+class MergeAnswer:
+    """What became of a merge, and what brings the labeler's replicas up to date."""
+
+    outcome: Outcome
+    name: str
+    """Where the unit's update is to be logged; "" where there is nothing to log."""
+    seq: int
+    """Merges that the replicas have seen after this answer."""
+    version: int
+    """Of the replicas after this answer."""
+    patches: Mapping[str, Patch]
+    """Per scope the rows that changed since the replica's version; without the labeler's own if
+    the outcome is `merged`: those it adds itself."""
+    settled: frozenset[str]
+    """Of the merges that the labeler holds, those it need not hold any longer."""
 
 
 def patch(state: BankState, entries_E: NDArray[Any]) -> Patch:
@@ -94,8 +149,7 @@ def differing_entries(a: BankState, b: BankState) -> NDArray[np.int64]:
 def update_digest(update: Update) -> str:
     """sha256 (hex) over everything that `update` says, independent of the scopes' order."""
     content = hashlib.sha256()
-    for scope in sorted(update):
-        d = update[scope]
+    for scope, d in sorted(significant(update).items()):
         _feed(content, scope, d.decay, d.scale, d.rescales)
         _feed_arrays(content, d.entries_E, d.keys_ED, d.prompts_EPD, d.usage_E)
     return content.hexdigest()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mint_stream import schema
 from mint_stream.bank_exchange import update_digest
-from mint_stream.bank_state import Banks, BankState, Delta, Update, frozen
+from mint_stream.bank_state import Banks, BankState, Delta, Update, frozen, significant
 
 LOG_FOLDER = "bank/log/"
 _SEQ_DIGITS = 12
@@ -71,6 +71,7 @@ def seq_text(seq: int) -> str:
 
 def write_delta(update: Update, *, unit: str, seq: int) -> bytes:
     """Merge `seq`, the `update` of `unit`, as a bank log object."""
+    update = significant(update)
     scopes = {
         scope: {"decay": change.decay, "scale": change.scale, "rescales": change.rescales}
         for scope, change in sorted(update.items())

@@ -88,6 +88,11 @@ Update = Mapping[str, Delta]
 """What one unit changed, for each bank scope that it touched."""
 
 
+def significant(update: Update) -> dict[str, Delta]:
+    """`update` without the scopes that it does not change."""
+    return {scope: change for scope, change in update.items() if not change.is_empty}
+
+
 @dataclass(frozen=True)
 class Banks:
     """All banks of a run after `seq` merges. A scope not in `states` is still `initial`."""
@@ -121,8 +126,8 @@ def initial_state(*, entries: int, prompt_rows: int, width: int, seed: int) -> B
 def effective(state: BankState) -> tuple[Floats, Floats]:
     """Keys (K, D) and prompts (K, P, D) as the method sees them: fresh, writable float32."""
     return (
-        (state.keys_KD * np.float64(state.decay)).astype(np.float32),
-        (state.prompts_KPD * np.float64(state.decay)).astype(np.float32),
+        (state.keys_KD.astype(np.float64) * state.decay).astype(np.float32),
+        (state.prompts_KPD.astype(np.float64) * state.decay).astype(np.float32),
     )
 
 
@@ -227,7 +232,7 @@ def check(change: Delta, state: BankState) -> None:
 
 def _difference(after: NDArray[Any], stored: Floats, scale: float) -> Floats:
     # Against the unrounded effective row, so that the rounding of `effective` is not carried on.
-    return (after.astype(np.float64) - stored * np.float64(scale)).astype(np.float32)
+    return (after.astype(np.float64) - stored.astype(np.float64) * scale).astype(np.float32)
 
 
 def add(state: BankState, change: Delta, seq: int, decay: float) -> BankState:
@@ -238,7 +243,7 @@ def add(state: BankState, change: Delta, seq: int, decay: float) -> BankState:
     usage_K, last_seq_K = state.usage_K.copy(), state.last_seq_K.copy()
     with np.errstate(over="ignore"):
         for stored, added in ((keys_KD, change.keys_ED), (prompts_KPD, change.prompts_EPD)):
-            stored[rows_E] = stored[rows_E] + added / np.float64(change.scale) * power
+            stored[rows_E] = stored[rows_E] + added.astype(np.float64) / change.scale * power
     _require_finite(keys_KD[rows_E], prompts_KPD[rows_E], rows_E)
     usage_K[rows_E] += change.usage_E
     last_seq_K[rows_E] = seq

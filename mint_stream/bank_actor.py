@@ -1,0 +1,143 @@
+"""The bank server as a named Ray actor, and how labelers and commit tasks reach it.
+
+bank = start_bank_server(config, namespace="mint")
+client = BankClient(bank)          # in a labeler
+bank.committed(unit, log_name)     # in a commit task
+bank.finish()                      # in the driver, when nobody labels or commits any more
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import stamina
+from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+
+from mint_stream.bank_exchange import Fetched, HeldMerge, MergeAnswer, Position, Restarted
+from mint_stream.bank_server import BankConfig, BankServer, BankStatus
+from mint_stream.bank_state import Update
+from mint_stream.ledger import BankError
+
+NAME = "mint-bank"
+
+
+@dataclass(frozen=True)
+class RemoteBank:
+    """A bank server somewhere else, with `BankServer`'s methods; it travels to tasks and actors.
+
+    A call that finds the server dead waits for its restart, up to `patience_s`, and is repeated:
+    every call of the server may come twice. Raises what the server raises, and `BankError` when
+    it cannot be reached.
+    """
+
+    server: ActorHandle
+    patience_s: float = 300.0
+
+    def pull(self, unit: str) -> Position:
+        """See `BankLedger.pull`."""
+        answer: Position = self._call("pull", unit)
+        return answer
+
+    def fetch(self, incarnation: str, scope: str) -> Fetched | Restarted:
+        """See `BankLedger.fetch`."""
+        answer: Fetched | Restarted = self._call("fetch", incarnation, scope)
+        return answer
+
+    def merge(
+        self,
+        incarnation: str,
+        unit: str,
+        update: Update,
+        versions: Mapping[str, int],
+        held: Sequence[str],
+    ) -> MergeAnswer | Restarted:
+        """See `BankLedger.merge`."""
+        answer: MergeAnswer | Restarted = self._call(
+            "merge", incarnation, unit, update, versions, held
+        )
+        return answer
+
+    def rejoin(self, held: Sequence[HeldMerge]) -> Position:
+        """See `BankServer.rejoin`."""
+        answer: Position = self._call("rejoin", held)
+        return answer
+
+    def committed(self, unit: str, log_name: str | None) -> None:
+        """See `BankServer.committed`."""
+        self._call("committed", unit, log_name)
+
+    def checkpoint(self) -> int:
+        """See `BankServer.checkpoint`."""
+        answer: int = self._call("checkpoint")
+        return answer
+
+    def finish(self) -> BankStatus:
+        """See `BankServer.finish`."""
+        answer: BankStatus = self._call("finish")
+        return answer
+
+    def status(self) -> BankStatus:
+        """See `BankServer.status`."""
+        answer: BankStatus = self._call("status")
+        return answer
+
+    def stop(self) -> None:
+        """End the actor. `finish` comes first."""
+        ray.kill(self.server)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            for attempt in stamina.retry_context(
+                on=ActorUnavailableError,
+                attempts=None,
+                timeout=self.patience_s,
+                wait_initial=0.1,
+                wait_max=2.0,
+            ):
+                with attempt:
+                    return ray.get(getattr(self.server, method).remote(*arguments))
+        except RayTaskError as error:
+            if isinstance(error.cause, Exception):
+                raise error.cause from None
+            raise
+        except RayActorError as error:
+            raise BankError(
+                f"the bank server cannot be reached ({str(error).strip()}); what was committed "
+                "is intact, and the same command continues from there"
+            ) from error
+        raise AssertionError("stamina ends with a result or an exception")
+
+
+class _BankActor(BankServer):
+    """Knows whether it was there before."""
+
+    def __init__(self, config: BankConfig) -> None:
+        context = ray.get_runtime_context()
+        super().__init__(config, restarted=context.was_current_actor_reconstructed)
+
+
+def start_bank_server(config: BankConfig, *, namespace: str, name: str = NAME) -> RemoteBank:
+    """Start the bank server of a run as the actor `name` in `namespace`, and restore it.
+
+    It lives as long as the driver keeps what this returns, takes no CPU slot, and is started again
+    whenever it dies. Raises `RestoreError` or `StorageError` where the bank cannot be restored.
+    """
+    server = (
+        ray.remote(_BankActor)
+        .options(
+            name=name,
+            namespace=namespace,
+            num_cpus=0,
+            max_restarts=-1,
+            # Repeating is the caller's business: it first has to rejoin.
+            max_task_retries=0,
+        )
+        .remote(config)
+    )
+    bank = RemoteBank(server)
+    bank.status()
+    return bank
