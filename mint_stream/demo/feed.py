@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,15 @@ def _png(frame: Frame) -> bytes:
     return buffer.getvalue()
 
 
+def _sidecar(item: FeedFrame) -> dict[str, str]:
+    return {
+        "camera": item.camera,
+        "timestamp": item.timestamp,
+        "domain": item.domain,
+        "label": item.label,
+    }
+
+
 def write_feed(
     folder: str | Path,
     *,
@@ -147,28 +157,13 @@ def write_feed(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[Path] = []
-    archive: tarfile.TarFile | None = None
-    count = 0
-    try:
-        for item in stream_feed(frames=frames, seed=seed, cameras=cameras):
-            if count % frames_per_shard == 0:
-                if archive is not None:
-                    archive.close()
-                shards.append(folder / f"feed-{len(shards):05d}.tar")
-                archive = tarfile.open(shards[-1], "w", format=tarfile.USTAR_FORMAT)
-            assert archive is not None
-            sidecar = {
-                "camera": item.camera,
-                "timestamp": item.timestamp,
-                "domain": item.domain,
-                "label": item.label,
-            }
-            _add(archive, f"{item.key}.png", _png(item.frame))
-            _add(archive, f"{item.key}.json", json.dumps(sidecar).encode())
-            count += 1
-    finally:
-        if archive is not None:
-            archive.close()
+    feed = stream_feed(frames=frames, seed=seed, cameras=cameras)
+    while batch := list(islice(feed, frames_per_shard)):
+        shards.append(folder / f"feed-{len(shards):05d}.tar")
+        with tarfile.open(shards[-1], "w", format=tarfile.USTAR_FORMAT) as archive:
+            for item in batch:
+                _add(archive, f"{item.key}.png", _png(item.frame))
+                _add(archive, f"{item.key}.json", json.dumps(_sidecar(item)).encode())
     labels = folder / "labels.txt"
     labels.write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
-    return Feed(shards=tuple(shards), labels=labels, frames=count)
+    return Feed(shards=tuple(shards), labels=labels, frames=frames)

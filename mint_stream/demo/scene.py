@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import ImageDraw
 
 from mint_stream.demo.backdrop import SKIES, TIMES, Camera, paint
-from mint_stream.demo.objects import DRAW, EXTENT, FRONT_EXTENT, LABELS, PAINT, PALETTE, Look
+from mint_stream.demo.look import PAINT, Look
+from mint_stream.demo.objects import DRAW, EXTENT, FRONT_EXTENT, LABELS, PALETTE
 from mint_stream.demo.pen import Pen
 
 FRAME_SIZE = 128
