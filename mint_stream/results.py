@@ -10,6 +10,7 @@ Where the input says what is really there (`mint_stream.shards.read_truth`):
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,10 +54,9 @@ class Row:
 def read_labels(output: str) -> pa.Table:
     """Every committed label of the run that wrote to `output` (a folder or any fsspec URL).
 
-    Columns as in `schema.LABELS`; rows by shard (in natural order), within a shard in the order of its
-    frames. An
-    output without labels gives an empty table. Raises `StorageError` for an address that cannot
-    be read, or a file that is not Parquet, naming it.
+    Columns as in `schema.LABELS`; rows by shard in natural order (2 before 10), within a shard in
+    the order of its frames. An output without labels gives an empty table. Raises `StorageError`
+    for an address that cannot be read, or a file that is not Parquet, naming it.
     """
     return _read(output, "labels", schema.LABELS)
 
@@ -110,6 +110,22 @@ def accuracy_by(labels: pa.Table, column: str = "domain") -> list[Row]:
     names = dict.fromkeys(name for name in groups if name is not None)
     rows = [_row(known.filter(pa.array(groups == name)), name) for name in names]
     return [*rows, _row(known, "overall", overall=True)]
+
+
+def sign_test(fixed: int, broken: int) -> float:
+    """Probability of a split at least as one-sided as this if chance decided each changed frame.
+
+    The exact two-sided sign test (McNemar's); from 1000 changed frames on by its normal limit.
+    """
+    changed, fewer = fixed + broken, min(fixed, broken)
+    if changed == 0:
+        return 1.0
+    if changed >= 1000:
+        distance = max(0.0, changed / 2 - fewer - 0.5) / math.sqrt(changed / 4)
+        return math.erfc(distance / math.sqrt(2))
+    tail = sum(math.comb(changed, k) for k in range(fewer + 1))
+    chance: float = 2 * tail / 2**changed
+    return min(1.0, chance)
 
 
 def strings(table: pa.Table, column: str) -> np.ndarray:
