@@ -23,12 +23,14 @@ _LUMA = np.array([0.30, 0.59, 0.11], dtype=np.float32)
 
 
 def _linear(frame: Frame) -> _Light:
-    return np.power(frame.astype(np.float32) / 255.0, _GAMMA)
+    light: _Light = np.power(frame.astype(np.float32) / 255.0, _GAMMA)
+    return light
 
 
 def _encode(light: NDArray[Any]) -> Frame:
     encoded = np.power(np.clip(light, 0.0, 1.0), 1.0 / _GAMMA)
-    return (encoded * 255.0 + 0.5).astype(np.uint8)
+    frame: Frame = (encoded * 255.0 + 0.5).astype(np.uint8)
+    return frame
 
 
 def _blurred(frame: Frame, radius: float) -> Frame:
@@ -45,7 +47,8 @@ def _grid(frame: Frame) -> tuple[_Light, _Light]:
 def _sensor_noise(light: _Light, photons: float, read: float, rng: np.random.Generator) -> _Light:
     """Shot noise of `photons` at full scale plus `read` noise (full scale = 1), in linear light."""
     spread = np.sqrt(np.clip(light, 0, None) / photons + read**2)
-    return light + rng.standard_normal(light.shape).astype(np.float32) * spread
+    noisy: _Light = light + rng.standard_normal(light.shape).astype(np.float32) * spread
+    return noisy
 
 
 def day(frame: Frame, severity: float, rng: np.random.Generator) -> Frame:
@@ -82,7 +85,7 @@ def night(frame: Frame, severity: float, rng: np.random.Generator) -> Frame:
 
 def fog(frame: Frame, severity: float, rng: np.random.Generator) -> Frame:
     """Fog: contrast falls with distance (higher in the picture is farther) towards airlight."""
-    _, rows = _grid(_blurred(frame, 0.0))
+    _, rows = _grid(frame)
     distance = 0.35 + 0.65 * np.clip((0.98 - rows) / 0.55, 0, 1)
     through = np.exp(-3.4 * severity * distance)[..., None]
     air = np.array([0.62, 0.64, 0.66], dtype=np.float32) * float(rng.uniform(0.92, 1.08))
@@ -133,7 +136,8 @@ def rain(frame: Frame, severity: float, rng: np.random.Generator) -> Frame:
     mask = (
         np.asarray(drops.filter(ImageFilter.GaussianBlur(1.2)), dtype=np.float32)[..., None] / 255
     )
-    return (wet * (1 - mask) + np.clip(smeared * 1.12, 0, 255) * mask + 0.5).astype(np.uint8)
+    frame = (wet * (1 - mask) + np.clip(smeared * 1.12, 0, 255) * mask + 0.5).astype(np.uint8)
+    return frame
 
 
 def snow(frame: Frame, severity: float, rng: np.random.Generator) -> Frame:

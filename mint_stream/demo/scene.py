@@ -116,7 +116,8 @@ def render(scene: Scene) -> Frame:
     small = np.asarray(canvas.reduce(_SUPERSAMPLE), dtype=np.float32)
     light = np.array(_LIGHT[scene.time], dtype=np.float32)
     grain = rng.normal(0, 2.0, small.shape[:2]).astype(np.float32)[..., None]
-    return np.clip(small * light + grain, 0, 255).astype(np.uint8)
+    frame: Frame = np.clip(small * light + grain, 0, 255).astype(np.uint8)
+    return frame
 
 
 def _cast_shadow(

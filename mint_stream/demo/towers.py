@@ -63,7 +63,8 @@ def encode_image(
     for later in visual.transformer.resblocks[1:]:
         x_BLD = later(x_BLD)
     pooled, _ = visual._pool(x_BLD)
-    return pooled @ visual.proj
+    features: Tensor = pooled @ visual.proj
+    return features
 
 
 def encode_text(model: open_clip.CLIP, embedded_BLD: Tensor, ends_B: Tensor) -> Tensor:
@@ -76,4 +77,5 @@ def encode_text(model: open_clip.CLIP, embedded_BLD: Tensor, ends_B: Tensor) -> 
     x_BLD = model.transformer(x_BLD, attn_mask=model.attn_mask[:length, :length])
     x_BLD = model.ln_final(x_BLD)
     rows = torch.arange(len(ends_B), device=ends_B.device)
-    return x_BLD[rows, ends_B] @ model.text_projection
+    features: Tensor = x_BLD[rows, ends_B] @ model.text_projection
+    return features

@@ -103,13 +103,13 @@ def _bus_side(pen: Pen, look: Look) -> None:
     _glass(pen, [(3.4, 1.64), (4.16, 1.64), (4.16, 2.52), (3.4, 2.52)])
     door = 2.2 if look.variant % 2 else -0.3
     pen.box(door, 0.5, door + 1.05, 2.55, (34, 38, 46))
-    for k in (0.08, 0.56):
-        pen.box(door + k, 0.62, door + k + 0.4, 2.42, blend(GLASS, (210, 230, 240), 0.35))
+    for wing in (0.08, 0.56):
+        pen.box(door + wing, 0.62, door + wing + 0.4, 2.42, blend(GLASS, (210, 230, 240), 0.35))
     pen.slab(1.2, 2.68, 4.1, 2.95, 0.06, (24, 24, 24))
     pen.box(1.5, 2.76, 3.6, 2.88, (255, 176, 40))
-    for x in (2.75 if door < 0 else 3.75, -2.7):
-        pen.disc(min(x, 3.5), 0.5, 0.66, shade(c, 0.28))
-        _wheel(pen, min(x, 3.5), 0.5)
+    for axle in (2.75 if door < 0 else 3.5, -2.7):
+        pen.disc(axle, 0.5, 0.66, shade(c, 0.28))
+        _wheel(pen, axle, 0.5)
     pen.box(4.14, 0.72, 4.32, 0.98, LAMP)
     pen.box(-4.32, 0.72, -4.16, 1.1, TAIL)
 
