@@ -118,6 +118,7 @@ class _BankActor(BankServer):
     def __init__(self, config: BankConfig) -> None:
         context = ray.get_runtime_context()
         super().__init__(config, restarted=context.was_current_actor_reconstructed)
+        self.start_clock()
 
 
 def start_bank_server(config: BankConfig, *, namespace: str, name: str = NAME) -> RemoteBank:

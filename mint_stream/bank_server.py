@@ -93,8 +93,10 @@ class BankServer:
         self._settles_at = 0.0
         self._ledger: BankLedger | None = None
         self._stop = threading.Event()
-        self._clock = threading.Thread(target=self._keep_time, name="bank-clock", daemon=True)
-        self._clock.start()
+
+    def start_clock(self) -> None:
+        """Write checkpoints every `checkpoint_every_s` from now on, until `finish`."""
+        threading.Thread(target=self._keep_time, name="bank-clock", daemon=True).start()
 
     def pull(self, unit: str) -> Position:
         """See `BankLedger.pull`."""

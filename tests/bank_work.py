@@ -1,0 +1,51 @@
+"""Units of work on small banks, without a model: what a labeler would change, and its commit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mint_stream.bank_files import write_delta
+from mint_stream.bank_state import BankState, Delta, Update, delta, effective, initial_state
+from mint_stream.checkpoint import BANK_LOG_KEY
+from mint_stream.storage import Store
+from mint_stream.units import labels_name
+
+ENTRIES, PROMPT_ROWS, WIDTH = 6, 2, 3
+START = initial_state(entries=ENTRIES, prompt_rows=PROMPT_ROWS, width=WIDTH, seed=7)
+
+
+def work(before: BankState, unit: str, decay: float = 0.998) -> Delta:
+    """What labelling `unit` changes: a pure function of the unit and the bank as it was."""
+    keys_KD, prompts_KPD = effective(before)
+    seen = hashlib.sha256(unit.encode() + keys_KD.tobytes() + prompts_KPD.tobytes()).digest()
+    random = np.random.default_rng(int.from_bytes(seen, "big"))
+    rows = random.choice(len(keys_KD), size=min(3, len(keys_KD)), replace=False)
+    keys_KD *= np.float32(decay)
+    prompts_KPD *= np.float32(decay)
+    keys_KD[rows] += random.normal(size=keys_KD[rows].shape).astype(np.float32)
+    prompts_KPD[rows] += random.normal(size=prompts_KPD[rows].shape).astype(np.float32)
+    usage_K = before.usage_K.copy()
+    usage_K[rows] += random.integers(1, 5, size=len(rows))
+    return delta(before, keys_KD, prompts_KPD, usage_K, decay)
+
+
+def labels_file(log_name: str, content: str = "") -> bytes:
+    """A labels object that says which log object belongs to it."""
+    table = pa.table({"content": [content]}).replace_schema_metadata({BANK_LOG_KEY: log_name})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def write_log(store: Store, log_name: str, update: Update, unit: str, seq: int) -> None:
+    if log_name:
+        assert store.create(log_name, write_delta(update, unit=unit, seq=seq))
+
+
+def write_labels(store: Store, unit: str, log_name: str, content: str = "") -> bool:
+    return store.create(labels_name(unit), labels_file(log_name, content))
