@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jinja2
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mint_stream.report_page import build_page
 from mint_stream.report_samples import read_pictures
 from mint_stream.results import labelling_rate, read_bank_usage, read_labels, read_rejects
 from mint_stream.storage import ObjectMissing, Store, split_url
+from mint_stream.summary import percent
 
 Pictures = Callable[[pa.Table], Mapping[str, bytes]]
 """From rows of a labels table to encoded images by frame id."""
@@ -31,6 +35,7 @@ class RunView:
     """What a report shows of one run."""
 
     name: str
+    """Unique among the runs of a report."""
     labels: pa.Table
     """As `schema.LABELS`, in the order of the stream."""
     usage: pa.Table | None = None
@@ -74,7 +79,8 @@ def write_report(
         pictures: where they come from instead.
         title: the heading.
 
-    Raises `ValueError` if no run has a label, `StorageError` as the stores do.
+    Raises `ValueError` if no run has a label or two have one name, `StorageError` as the stores
+    do.
     """
     if pictures is None and input_url is not None:
         pictures = functools.partial(read_pictures, input_url)
@@ -94,6 +100,9 @@ def render_report(
     shown = [run for run in runs if run.labels.num_rows]
     if not shown:
         raise ValueError("a report needs at least one run with at least one label")
+    names = [run.name for run in shown]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the runs of a report need names of their own; they are {names}")
     page = build_page(shown, truth=truth, pictures=pictures or (lambda wanted: {}), title=title)
     return _environment().get_template("report.html").render(page=page)
 
@@ -136,12 +145,18 @@ def _facts(labels: pa.Table, rejects: pa.Table, settings: dict[str, Any]) -> dic
         )
     if "model" in settings:
         weights = f", {settings['weights']}" if settings.get("weights") else ""
-        facts["model"] = f"{settings['model']}{weights}"
+        # Of a folder the last two parts: where it lies on one machine helps nobody else.
+        facts["model"] = "/".join(Path(settings["model"]).parts[-2:]) + weights
     if "classes" in settings:
         facts["classes"] = f"{len(settings['classes']):,}"
     if "seed" in settings:
         facts["seed"] = str(settings["seed"])
     facts["frames labelled"] = f"{labels.num_rows:,}"
+    if labels.num_rows:
+        facts["adapted answers"] = percent(pc.mean(labels["adapted"].cast(pa.float32())).as_py())
+    states = Counter(state for state in labels["guard"].to_pylist() if state not in (None, "off"))
+    if states:
+        facts["guard"] = ", ".join(f"{state} {count:,}" for state, count in states.items())
     stages = rejects.group_by("stage").aggregate([("stage", "count")]).to_pylist()
     by_stage = ", ".join(f"{row['stage']} {row['stage_count']:,}" for row in stages)
     facts["rejected"] = f"{rejects.num_rows:,}" + (f" ({by_stage})" if by_stage else "")

@@ -33,14 +33,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class AccuracyCell:
-    """What one run reached in one segment; `at` is its accuracy in percent."""
+    """What one run reached in one segment; `at` is its accuracy in percent, None if it has none."""
 
     accuracy: str
     gain: str
     tone: str
     fixed: int
     broken: int
-    at: float
+    at: float | None
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _accuracy_rows(stream: Stream) -> list[AccuracyRow]:
             same = [
                 r for r in tables[answers.name] if (r.name, r.overall) == (row.name, row.overall)
             ]
-            cells.append(_cell(same[0]) if same else AccuracyCell("-", "-", "", 0, 0, 0.0))
+            cells.append(_cell(same[0]) if same else AccuracyCell("-", "-", "", 0, 0, None))
         source = row.source_accuracy
         found.append(
             AccuracyRow(

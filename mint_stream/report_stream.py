@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mint_stream.report_plots import Series, find_bands
 from mint_stream.results import accuracy_by, strings, with_truth
-from mint_stream.summary import FROZEN, adapting
+from mint_stream.summary import FROZEN
 
 _STYLES = 4
 """Colours for runs that adapt; style 0 is the frozen model's."""
@@ -80,7 +80,8 @@ class Stream:
         self.truth = strings(self.table, "truth")
         self.domains = strings(self.table, "domain")
         self.bands = find_bands(self.domains.tolist())
-        self.accuracy = adapting({name: accuracy_by(table) for name, table in tables.items()})
+        shown = [run.name for run in runs if _preset(run) != FROZEN] or [runs[0].name]
+        self.accuracy = {name: accuracy_by(tables[name]) for name in shown}
         """For each run that adapts what `accuracy_by` gives (for the frozen one if it is alone)."""
         self.answers = self._all_answers(tables)
         """The frozen model's first."""

@@ -146,8 +146,12 @@ def test_frozen_alone_with_truth() -> None:
 def test_truth_of_some_frames_and_a_run_that_is_not_finished() -> None:
     runs, truth = three_runs()
     short = RunView(name="paper", labels=runs[1].labels.slice(0, 30))
-    html = render_report([runs[0], short], truth=truth.slice(10, 40), pictures=picture)
-    assert "paper" in Elements(html).text
+    text = Elements(render_report([runs[0], short], truth=truth.slice(10, 40))).text
+    assert "day 10 100.0 % 100.0 %" in text
+    assert "overall 20 50.0 % 80.0 %" in text
+    longer = RunView(name="other", labels=runs[2].labels)
+    text = Elements(render_report([longer, short], truth=truth)).text
+    assert "day again 20 100.0 % 100.0 % ±0.0 0 / 0 - - 0 / 0" in text
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9, 25])
@@ -164,6 +168,12 @@ def test_an_output_without_labels_is_refused() -> None:
     empty = RunView(name="paper", labels=schema.LABELS.empty_table())
     with pytest.raises(ValueError, match="at least one label"):
         render_report([empty])
+
+
+def test_runs_with_one_name_are_refused() -> None:
+    runs, _ = three_runs()
+    with pytest.raises(ValueError, match="names of their own"):
+        render_report([runs[0], runs[0]])
 
 
 def test_many_interleaved_domains_are_listed_and_not_drawn() -> None:
