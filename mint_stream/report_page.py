@@ -261,6 +261,5 @@ def _signed(row: Row) -> str:
 
 
 def _tone(row: Row) -> str:
-    if row.fixed == row.broken:
-        return ""
-    return "better" if row.fixed > row.broken else "worse"
+    gain = round(row.accuracy - row.source_accuracy, 3)
+    return "better" if gain > 0 else "worse" if gain < 0 else ""
