@@ -43,6 +43,7 @@ class Shard:
 
     @property
     def size_bytes(self) -> int:
+        """Of all members together."""
         return sum(member.size_bytes for member in self.members)
 
     def to_json(self) -> str:

@@ -60,10 +60,12 @@ class Frame:
 
     @property
     def camera(self) -> str | None:
+        """The camera, where the input names one."""
         return self.facts.camera
 
     @property
     def timestamp(self) -> datetime | None:
+        """When the frame was taken, in UTC, where the input says so."""
         return self.facts.timestamp
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import stamina
 
-from mint_stream.storage_backends import Backend, ObjectInfo, S3Backend, open_backend
+from mint_stream.storage_backends import Backend, ObjectInfo, open_backend
 from mint_stream.storage_errors import (
     COMMITTED_IS_INTACT,
     ObjectChanged,
@@ -176,15 +176,8 @@ class Store:
 
     def check_readable(self) -> None:
         """Raise `StorageError` unless the root can be listed (one small request)."""
-
-        def first(backend: Backend) -> None:
-            if isinstance(backend, S3Backend):
-                next(backend.pages(backend.prefix, MaxKeys=1))
-            else:
-                next(iter(backend.list("")), None)
-
         try:
-            self._try("list", "", first)
+            self._try("list", "", lambda backend: backend.look())
         except ObjectMissing:
             log.debug("%s does not exist yet", self.url)
 

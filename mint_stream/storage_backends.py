@@ -7,6 +7,8 @@ what to try again. Names are relative to the backend's root, with `/` between th
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import inspect
 import io
 import os
@@ -43,35 +45,54 @@ class Backend(Protocol):
 
     root_uri: str
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]: ...
-    def stat(self, name: str) -> ObjectInfo: ...
-    def read(self, name: str) -> bytes: ...
-    def open(self, name: str) -> BinaryIO: ...
-    def write(self, name: str, data: bytes) -> None: ...
-    def create(self, name: str, data: bytes) -> None: ...
-    def delete(self, name: str) -> None: ...
+    def look(self) -> None:
+        """Make one small request that fails where the root cannot be listed."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose name begins with `prefix`, in any order, never from a cache."""
+
+    def stat(self, name: str) -> ObjectInfo:
+        """What is known about an object. Raises `FileNotFoundError` where there is none."""
+
+    def read(self, name: str) -> bytes:
+        """A whole object."""
+
+    def open(self, name: str) -> BinaryIO:
+        """An object as a seekable stream without a buffer."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object as a whole, in place of what was there."""
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object as a whole where there is none; else fail and change nothing."""
+
+    def delete(self, name: str) -> None:
+        """Delete an object, if there is one."""
 
 
 def open_backend(url: str, connect_timeout_s: float, read_timeout_s: float) -> Backend:
     """The backend for `url`. Raises `ValueError` or `ImportError` for an unknown protocol."""
     protocol = fsspec.core.split_protocol(url)[0]
     if protocol in ("s3", "s3a"):
-        return S3Backend(url, connect_timeout_s, read_timeout_s)
+        return _S3Backend(url, connect_timeout_s, read_timeout_s)
     filesystem, path = fsspec.core.url_to_fs(url)
     if isinstance(filesystem, LocalFileSystem):
-        return LocalBackend(path)
-    return FsspecBackend(filesystem, path)
+        return _LocalBackend(path)
+    return _FsspecBackend(filesystem, path)
 
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 
 
-class LocalBackend:
+class _LocalBackend:
     """A folder. Objects appear at once and whole: written beside, synced, then linked or moved."""
 
     def __init__(self, path: str) -> None:
         self._root = os.path.abspath(path)
         self.root_uri = self._root.rstrip("/")
+
+    def look(self) -> None:
+        os.listdir(self._root)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         folder = os.path.join(self._root, os.path.dirname(prefix))
@@ -149,7 +170,7 @@ class LocalBackend:
                 os.unlink(temporary)
 
 
-class S3Backend:
+class _S3Backend:
     """A prefix of a bucket, through s3fs with its caches and its own retries turned off.
 
     Credentials, endpoint and region come from the environment or the profile of the process that
@@ -160,32 +181,24 @@ class S3Backend:
     """Objects of twice this size and more are written in parts of it."""
 
     def __init__(self, url: str, connect_timeout_s: float, read_timeout_s: float) -> None:
-        region = os.environ.get("AWS_REGION")  # botocore itself knows AWS_DEFAULT_REGION only
-        self._fs: Any = fsspec.filesystem(
-            "s3",
-            skip_instance_cache=True,
-            use_listings_cache=False,
-            config_kwargs={
-                "connect_timeout": connect_timeout_s,
-                "read_timeout": read_timeout_s,
-                "retries": {"total_max_attempts": 1},
-                "max_pool_connections": 32,
-            },
-            client_kwargs={"region_name": region} if region else {},
-        )
-        self._fs.retries = 1
+        settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
+        digest = hashlib.sha256(repr(settings).encode()).hexdigest()
+        self._fs: Any = _s3_filesystem(os.getpid(), digest, connect_timeout_s, read_timeout_s)
         path = url.split("://", 1)[1].strip("/")
         self._bucket, _, key = path.partition("/")
-        self.prefix = f"{key}/" if key else ""
+        self._prefix = f"{key}/" if key else ""
         self.root_uri = f"s3://{path}"
 
+    def look(self) -> None:
+        next(self._pages(self._prefix, MaxKeys=1))
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for page in self.pages(self.prefix + prefix):
+        for page in self._pages(self._prefix + prefix):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # a folder's marker
                     yield self._info(item["Key"], item["Size"], item)
 
-    def pages(self, key_prefix: str, **more: Any) -> Iterator[dict[str, Any]]:
+    def _pages(self, key_prefix: str, **more: Any) -> Iterator[dict[str, Any]]:
         """Pages of a fresh listing of the keys that begin with `key_prefix`."""
         request = {"Bucket": self._bucket, "Prefix": key_prefix, **more}
         while True:
@@ -196,15 +209,15 @@ class S3Backend:
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def stat(self, name: str) -> ObjectInfo:
-        head = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self.prefix + name)
-        return self._info(self.prefix + name, head["ContentLength"], head)
+        head = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._prefix + name)
+        return self._info(self._prefix + name, head["ContentLength"], head)
 
     def read(self, name: str) -> bytes:
-        # One stream: more would ask for the size first, a request more for each small object.
-        return bytes(self._fs.cat_file(self._path(name), max_concurrency=1))
+        return bytes(self._fs.cat_file(self._path(name)))
 
     def open(self, name: str) -> BinaryIO:
-        return self._fs.open(self._path(name), "rb", cache_type="none")  # type: ignore[no-any-return]
+        file: BinaryIO = self._fs.open(self._path(name), "rb", cache_type="none")
+        return file
 
     def write(self, name: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(name), data, chunksize=self.part_bytes)
@@ -213,17 +226,43 @@ class S3Backend:
         self._fs.pipe_file(self._path(name), data, chunksize=self.part_bytes, mode="create")
 
     def delete(self, name: str) -> None:
-        self._fs.call_s3("delete_object", Bucket=self._bucket, Key=self.prefix + name)
+        self._fs.call_s3("delete_object", Bucket=self._bucket, Key=self._prefix + name)
 
     def _path(self, name: str) -> str:
-        return f"{self._bucket}/{self.prefix}{name}"
+        return f"{self._bucket}/{self._prefix}{name}"
 
     def _info(self, key: str, size: int, answer: dict[str, Any]) -> ObjectInfo:
         etag = (answer.get("ETag") or "").strip('"') or None
-        return ObjectInfo(key[len(self.prefix) :], int(size), etag, _seconds(answer))
+        return ObjectInfo(key[len(self._prefix) :], int(size), etag, _seconds(answer))
 
 
-class FsspecBackend:
+@functools.lru_cache(maxsize=8)
+def _s3_filesystem(
+    process: int, environment: str, connect_timeout_s: float, read_timeout_s: float
+) -> Any:
+    """One client for all stores of a process with the same `environment` (a digest of it).
+
+    To set one up takes a third of a second; connections do not survive a fork.
+    """
+    region = os.environ.get("AWS_REGION")  # botocore itself knows AWS_DEFAULT_REGION only
+    filesystem: Any = fsspec.filesystem(
+        "s3",
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        max_concurrency=1,  # more would ask for an object's size before each read
+        config_kwargs={
+            "connect_timeout": connect_timeout_s,
+            "read_timeout": read_timeout_s,
+            "retries": {"total_max_attempts": 1},
+            "max_pool_connections": 32,
+        },
+        client_kwargs={"region_name": region} if region else {},
+    )
+    filesystem.retries = 1
+    return filesystem
+
+
+class _FsspecBackend:
     """Whatever else fsspec opens: every one can be read; written only where creates exclude."""
 
     _creating = (
@@ -236,6 +275,10 @@ class FsspecBackend:
         protocol = filesystem.protocol
         protocol = protocol if isinstance(protocol, str) else protocol[0]
         self.root_uri = f"{protocol}://{self._root.lstrip('/')}"
+
+    def look(self) -> None:
+        self._fs.invalidate_cache(self._root)
+        self._fs.ls(self._root)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         folder = "/".join([self._root, *prefix.split("/")[:-1]])
@@ -258,7 +301,8 @@ class FsspecBackend:
     def open(self, name: str) -> BinaryIO:
         if isinstance(self._fs, MemoryFileSystem):  # its files share one position
             return io.BytesIO(self.read(name))
-        return self._fs.open(self._path(name), "rb")  # type: ignore[no-any-return]
+        file: BinaryIO = self._fs.open(self._path(name), "rb")
+        return file
 
     def write(self, name: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(name), data)

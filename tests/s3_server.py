@@ -22,6 +22,7 @@ from urllib.error import URLError
 import botocore.config
 import botocore.exceptions
 import botocore.session
+import pytest
 
 READY_WITHIN_S = 60.0
 REGION = "us-east-1"
@@ -98,6 +99,16 @@ def serve(folder: Path) -> Iterator[S3Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def use_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Set exactly `environment` where S3 clients look; the user's own settings do not count."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
 
 def free_ports(count: int) -> list[int]:
