@@ -7,6 +7,7 @@ what to try again. Names are relative to the backend's root, with `/` between th
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import inspect
@@ -152,7 +153,10 @@ class _LocalBackend:
     def _beside(self, name: str, data: bytes) -> Iterator[str]:
         """`data`, synced to disk, under a temporary name in the folder of `name`."""
         folder, base = os.path.split(self._path(name))
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError as error:  # not to be taken for a create that lost
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder) from error
         temporary = os.path.join(folder, f".{base}.{secrets.token_hex(8)}.part")
         try:
             with open(temporary, "xb") as file:
