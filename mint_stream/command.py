@@ -108,8 +108,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.input is None:
             from mint_stream.demo.quickstart import quickstart
 
-            quickstart(options.output or "quickstart", frames=options.limit, seed=options.seed)
-            return 0
+            report = quickstart(
+                options.output or "quickstart",
+                frames=options.limit,
+                seed=options.seed,
+                device=options.device,
+                dtype=options.dtype,
+                quiet=options.quiet,
+            )
+            return 0 if report else 1
         return label(options.run_config(), console, quiet=options.quiet)
     except (ConfigError, StorageError, LeaseHeld) as error:
         print(f"error: {error}", file=sys.stderr)

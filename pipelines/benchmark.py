@@ -1,0 +1,70 @@
+"""Measure, always beside what it is to be compared with.
+
+    python pipelines/benchmark.py exact --model ViT-B-16 --classes 10 --dtype float32
+
+`exact` runs the paper preset and a faithful port of the published loop (`tests/parity`) on the
+same images and prints the ratio of their times and the largest difference of their answers.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from torch import Tensor
+
+from mint_stream.adapter import MintAdapter
+from mint_stream.benchmark.exact import ExactOptions, Loop, compare
+from mint_stream.clip_model import LoadedClip
+from mint_stream.config import ConfigError
+
+PARITY = Path(__file__).resolve().parent.parent / "tests" / "parity"
+
+
+def published_loop(clip: LoadedClip, names: list[str], adapter: MintAdapter) -> Loop:
+    """The port that stands in `tests/parity`, with the adapter's own start."""
+    sys.path.insert(0, str(PARITY))
+    from reference import Bank, PublishedLoop, Settings
+
+    method, bank = adapter.method, adapter.bank
+    settings = Settings(
+        query_layers=adapter.encoder.query_blocks,
+        top_k=method.retrieved,
+        selection_fraction=method.confident_share,
+        steps=method.steps,
+        learning_rate=method.learning_rate,
+        weight_decay=method.weight_decay,
+        distance_weight=method.distance_weight,
+    )
+    loop: Any = PublishedLoop(
+        clip.model,
+        names,
+        settings,
+        context_NT=adapter.context_init_NW,
+        bank=Bank(bank.keys_KD, bank.prompts_KPD, bank.usage_K),
+        dtype=clip.dtype,
+    )
+
+    def adapt(views_VCHW: Tensor) -> Tensor:
+        logits_C: Tensor = loop.adapt(views_VCHW).prediction.logits_C
+        return logits_C
+
+    return adapt
+
+
+def main() -> int:
+    """Parse and run; 0 if both agree, 1 if not, 2 for settings that cannot work."""
+    options = tyro.extras.subcommand_cli_from_dict({"exact": ExactOptions})
+    console = Console(highlight=False)
+    try:
+        return 0 if compare(options, published_loop, console) else 1
+    except ConfigError as error:
+        console.print(f"error: {error}")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
