@@ -8,6 +8,7 @@ bank.finish()                      # in the driver, when nobody labels or commit
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,8 +117,11 @@ class _BankActor(BankServer):
     """Knows whether it was there before."""
 
     def __init__(self, config: BankConfig) -> None:
-        context = ray.get_runtime_context()
-        super().__init__(config, restarted=context.was_current_actor_reconstructed)
+        with warnings.catch_warnings():
+            # It is right, and what Ray warns of (it looks up the actor's id in an old way) is Ray's.
+            warnings.simplefilter("ignore")
+            restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(config, restarted=restarted)
         self.start_clock()
 
 

@@ -117,6 +117,27 @@ def model_identity(config: ModelConfig) -> str:
     return digest.hexdigest()[:16]
 
 
+def vision_width(config: ModelConfig) -> int:
+    """D, the width of the image tower, read from the model's configuration alone.
+
+    Raises:
+        ConfigError: a model that does not exist, or one without a Vision Transformer.
+    """
+    folder = Path(config.model)
+    if folder.is_dir():
+        content, _ = _read_config(folder)
+    else:
+        _check_name(config.model, config.weights)
+        content = open_clip.get_model_config(config.model) or {}
+    vision = content.get("vision_cfg", {})
+    if "timm_model_name" in vision or isinstance(vision.get("layers"), list):
+        raise ConfigError(
+            f"model {config.model!r} has no Vision Transformer of open_clip; the method injects "
+            "prompts into one: choose a ViT, such as ViT-B-16"
+        )
+    return int(vision.get("width", open_clip.CLIPVisionCfg.width))
+
+
 def pick_device(name: str) -> torch.device:
     """The device for `auto`, `cpu`, `cuda`, `cuda:N`. Raises `ConfigError` if it is not there."""
     if name == "auto":
@@ -187,10 +208,21 @@ def _weights_file(folder: Path, weights: str | None) -> Path:
     )
 
 
+def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Model and preprocessing configuration in a model folder. Raises `ConfigError`."""
+    path = _config_file(folder)
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        model = content.get("model_cfg", content)
+        if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(model):
+            raise ValueError("it lacks embed_dim, vision_cfg or text_cfg")
+        return model, content.get("preprocess_cfg", {})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is no model configuration of open_clip: {error}") from error
+
+
 def _load_folder(folder: Path, weights: str | None) -> tuple[Any, Tokenizer]:
-    content = json.loads(_config_file(folder).read_text())
-    config = content.get("model_cfg", content)
-    preprocess = content.get("preprocess_cfg", {})
+    config, preprocess = _read_config(folder)
     known = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}
     if "timm_model_name" in config["vision_cfg"] or isinstance(
         config["vision_cfg"].get("layers"), list

@@ -43,9 +43,11 @@ SHARD_ROW = pa.schema(
         ("shard", pa.string()),
         ("done", pa.string()),
         ("stop", pa.int64()),
+        ("refused", pa.string()),
     ]
 )
-"""source -> read: the shard and its committed units as JSON; frames from `stop` on are left."""
+"""source -> read: the shard and its committed units as JSON; frames from `stop` on are left. A
+shard that is `refused`, for the reason given there, is not read and becomes one reject."""
 
 UNIT_ROW = pa.schema(
     [

@@ -20,8 +20,8 @@ import torch
 
 from mint_stream import bank_state, schema
 from mint_stream.adapter import BankTensors, MintAdapter, Prediction
+from mint_stream.bank_client import BankClient
 from mint_stream.bank_files import write_delta
-from mint_stream.bank_server import BankClient, MergeReceipt
 from mint_stream.clip_model import load_clip
 from mint_stream.config import BankScope, MethodConfig, ModelConfig
 from mint_stream.flow import LABELLED_ROW, row, rows
@@ -84,12 +84,13 @@ class MintLabeler:
             with stopwatch("bank"):
                 seq = self.bank.begin(unit["unit"])
         labelled, update = self._label(unit["frames"], rejects)
-        receipt: MergeReceipt | None = None
-        if self.bank is not None and update:
+        log_name, log_data = "", None
+        if self.bank is not None:
             with stopwatch("bank"):
                 receipt = self.bank.merge(unit["unit"], update)
+            if log_name := receipt.log_name:
+                log_data = write_delta(update, unit=unit["unit"], seq=receipt.seq)
         now = datetime.datetime.now(datetime.UTC)
-        log_name = receipt.log_name if receipt else None
         counts = Counter(reject["stage"] for reject in rejects)
         with stopwatch("write"):
             return {
@@ -100,7 +101,7 @@ class MintLabeler:
                 "labels": self._labels_file(unit, labelled, len(rejects), seq, log_name, now),
                 "rejects": self._rejects_file(unit, rejects, now),
                 "log_name": log_name,
-                "log": write_delta(update, unit=unit["unit"], seq=receipt.seq) if receipt else None,
+                "log": log_data,
                 "labelled": len(labelled),
                 "adapted": sum(prediction.adapted for _, _, prediction in labelled),
                 "rejected": json.dumps(counts),
@@ -133,7 +134,6 @@ class MintLabeler:
         return labelled, {
             scope: bank_state.delta(self.bank.state(scope), *bank.arrays(), bank.decay)
             for scope, bank in banks.items()
-            if bank.decay < 1
         }
 
     def _label_frozen(
@@ -164,7 +164,7 @@ class MintLabeler:
         labelled: Labelled,
         rejects: int,
         seq: int,
-        log_name: str | None,
+        log_name: str,
         now: datetime.datetime,
     ) -> bytes:
         config = self.config
@@ -191,7 +191,7 @@ class MintLabeler:
             }
             for frame, scope, prediction in labelled
         ]
-        facts = {"mint.frames": str(len(labels) + rejects), "mint.bank_log": log_name or ""}
+        facts = {"mint.frames": str(len(labels) + rejects), "mint.bank_log": log_name}
         return _parquet(labels, schema.LABELS, facts)
 
     def _rejects_file(

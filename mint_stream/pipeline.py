@@ -1,43 +1,38 @@
-"""The run: discover -> read_units -> LabelUnits -> commit, as one Ray Data dataset.
-
-source        hands out shards that are not done           (one task, a generator)
-read_units    yields each shard's units, decoded           (CPU tasks)
-LabelUnits    labels a unit and merges what it changed     (one actor a labeler)
-commit        rejects, bank log, labels: create-only PUTs  (CPU tasks)
-"""
+"""The run: what is prepared, watched and told about while the dataset labels what is left."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import math
 import os
+import secrets
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
-import ray.data
-from ray.actor import ActorHandle
-from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from mint_stream.bank_server import BankClient, start_bank_server
-from mint_stream.config import RunConfig
+from mint_stream.bank_actor import RemoteBank, start_bank_server
+from mint_stream.bank_server import BankConfig
+from mint_stream.checkpoint import RestoreError
+from mint_stream.committed import load_done, settled_frames
+from mint_stream.config import ConfigError, RunConfig, as_dict
 from mint_stream.console import stop_on_signals
-from mint_stream.labeler import LabelerConfig, MintLabeler
+from mint_stream.dataset import labelled_units
 from mint_stream.lease import Lease
+from mint_stream.ledger import BankError
 from mint_stream.preflight import Prepared, prepare
-from mint_stream.shards import Shard, count_frames
-from mint_stream.sink import commit_units
-from mint_stream.source import FollowConfig, ReadConfig, ShardSource, plan, read_units
-from mint_stream.storage import StorageError, Store
+from mint_stream.run_control import RemoteControl, start_run_control
+from mint_stream.shards import count_frames, discover
+from mint_stream.source import loose_frames, plan
+from mint_stream.storage import StorageError
 from mint_stream.summary import RunSummary
-from mint_stream.units import Done, labels_name
+from mint_stream.units import Done
 
 log = logging.getLogger(__name__)
 
@@ -72,28 +67,6 @@ class Tally:
             self.first_label_at = time.monotonic()
 
 
-class StopSignal:
-    """Whether a stop was requested; an actor, so that every task can ask."""
-
-    def __init__(self) -> None:
-        self._set = False
-
-    def set(self) -> None:
-        """Request the stop."""
-        self._set = True
-
-    def is_set(self) -> bool:
-        """Whether `set` was called."""
-        return self._set
-
-
-class LabelUnits(MintLabeler):
-    """The labeler as Ray Data's actor pool builds it."""
-
-    def __init__(self, config: LabelerConfig, bank: ActorHandle | None) -> None:
-        super().__init__(config, None if bank is None else BankClient(bank))
-
-
 @dataclass
 class Run:
     """A prepared run: what is left to do, and who watches it.
@@ -109,146 +82,140 @@ class Run:
     on_commit: Callable[[Tally], None]
     handle_signals: bool = False
     """Take SIGTERM and Ctrl-C as requests to stop in an orderly way while labelling."""
-    _signal: ActorHandle | None = None
     _stopped: str | None = None
+    _lease_lost: bool = False
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _control: RemoteControl | None = None
 
     def stop(self, why: str) -> None:
         """Finish the units in flight, write a checkpoint and return. Safe in a signal handler."""
-        self._stopped = why
-        if self._signal is not None:
-            self._signal.set.remote()
+        if self._stopped is None:
+            self._stopped = why
+            # Not from here: a signal may have interrupted whoever holds the locks.
+            threading.Thread(target=self._pass_on_stop, name="stop", daemon=True).start()
 
     def execute(self) -> RunSummary:
         """Label everything that is left. Raises `RunFailed`, `LeaseHeld` or `StorageError`."""
         started = time.monotonic()
-        config, store = self.config, self.prepared.store
-        lease = Lease(store, on_lost=lambda: self.stop("another run took the output over"))
+        lease = Lease(self.prepared.store, on_lost=self._lose_lease)
         lease.acquire()
         try:
-            done = load_done(store, self.prepared.unit_size)
-            left = plan(self.prepared.shards, done, self._frames_of, config.limit)
+            done = load_done(self.prepared.store, self.prepared.unit_size)
+            left = self._left(done)
             self.on_start(done.frames, len(left))
             tally, seq = Tally(), None
-            if left or config.follow:
-                seq = self._label(left, tally)
-            ended = time.monotonic()
-            return RunSummary(
-                output=config.output,
-                preset=config.method.name,
-                frames=tally.frames,
-                units=tally.units,
-                seconds=ended - started,
-                already_done=done.frames,
-                rejects=dict(tally.rejects),
-                adapted=tally.adapted,
-                startup_s=(tally.first_label_at or ended) - started,
-                stage_seconds=dict(tally.stage_seconds),
-                bank_seq=seq,
-                stopped=self._stopped,
-            )
+            if left or self.config.follow:
+                try:
+                    seq = self._label(left, tally)
+                except Exception as error:
+                    raise _readable(error) from error
+            if self._lease_lost:
+                raise RunFailed(
+                    f"another run has taken {self.config.output} over; this one has stopped, and "
+                    "what it committed is kept"
+                )
+            return self._summary(started, done, tally, seq)
         finally:
+            self._ended.set()
             lease.release()
 
-    def _frames_of(self, shard: Shard) -> int:
-        return count_frames(shard)
+    def _summary(self, started: float, done: Done, tally: Tally, seq: int | None) -> RunSummary:
+        ended = time.monotonic()
+        return RunSummary(
+            output=self.config.output,
+            preset=self.config.method.name,
+            frames=tally.frames,
+            units=tally.units,
+            seconds=ended - started,
+            already_done=done.frames,
+            rejects=dict(tally.rejects),
+            adapted=tally.adapted,
+            startup_s=(tally.first_label_at or ended) - started,
+            stage_seconds=dict(tally.stage_seconds),
+            bank_seq=seq,
+            stopped=self._stopped,
+        )
+
+    def _lose_lease(self) -> None:
+        self._lease_lost = True
+        self.stop("another run took the output over")
+
+    def _pass_on_stop(self) -> None:
+        # Again and again: an actor that was started again has forgotten it.
+        while not self._ended.is_set():
+            if self._control is not None:
+                self._control.stop()
+            self._ended.wait(1.0)
+
+    def _left(self, done: Done) -> list[dict[str, Any]]:
+        """flow.SHARD_ROW rows for what is not committed."""
+        config, prepared = self.config, self.prepared
+        shards, counted = prepared.shards, 0
+        loose = [shard for shard in shards if shard.kind == "images"]
+        if done.units and not all(done.is_complete(shard.id) for shard in loose):
+            # The folder may have grown, and then its images are grouped in another way.
+            settled = settled_frames(prepared.store)
+            counted = sum(frame in settled for shard in loose for frame in loose_frames(shard))
+            shards = discover(config.input, unit_size=prepared.unit_size, taken=settled)
+        return plan(
+            shards,
+            done,
+            lambda shard: count_frames(
+                shard, image_column=config.image_column, id_column=config.id_column
+            ),
+            config.limit,
+            counted=counted,
+        )
 
     def _label(self, left: list[dict[str, Any]], tally: Tally) -> int | None:
         start_ray()
-        config, prepared = self.config, self.prepared
-        self._signal = ray.remote(StopSignal).options(num_cpus=0).remote()
-        if self._stopped:
-            self._signal.set.remote()
-        bank = None
-        if config.method.adapts:
-            bank = start_bank_server(config, prepared, namespace=NAMESPACE)
+        self._control = start_run_control()
+        bank = self._start_bank() if self.config.method.adapts else None
         signals = stop_on_signals(self.stop) if self.handle_signals else nullcontext()
+        seq = None
         try:
-            with signals:
-                for unit in self._dataset(left, bank):
+            with signals, contextlib.closing(self._units(left, bank)) as units:
+                for unit in units:
                     tally.add(unit)
                     self.on_commit(tally)
                     self._check_rejects(tally)
-        except ray.exceptions.RayTaskError as error:
-            raise _readable(error) from error
+            if bank is not None and not self._lease_lost:
+                seq = bank.finish().seq
+        except BaseException:
+            _finish_quietly(bank)
+            raise
         finally:
             if bank is not None:
-                seq = ray.get(bank.checkpoint.remote())
-                ray.kill(bank)
-            ray.kill(self._signal)
-        return seq if bank is not None else None
+                bank.stop()
+            self._control.end()
+        return seq
 
-    def _dataset(self, left: list[dict[str, Any]], bank: ActorHandle | None) -> Iterator[dict]:
-        config, signal = self.config, self._signal
-        context = DataContext.get_current()
-        context.target_max_block_size = 1
-        context.execution_options.preserve_order = config.num_labelers == 1
-        context.enable_progress_bars = False
-        context.issue_detectors_config.detectors = []
-
-        def stopping() -> bool:
-            return bool(ray.get(signal.is_set.remote()))
-
-        follow = None
-        if config.follow:
-            unit_size = self.prepared.unit_size
-            follow = FollowConfig(input=config.input, unit_size=unit_size, poll_s=config.poll_s)
-        source = ShardSource(
-            left, follow=follow, known=[s.id for s in self.prepared.shards], stopping=stopping
-        )
-        gpus = labeler_gpus(config)
-        dataset = (
-            ray.data.read_datasource(source, override_num_blocks=1, num_cpus=0.01)
-            .map_batches(
-                read_units,
-                fn_args=(self._read_config(), stopping),
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=0.25,
-            )
-            .map_batches(
-                LabelUnits,
-                fn_constructor_args=(self._labeler_config(gpus), bank),
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=config.num_labelers),
-                num_cpus=0.5,
-                num_gpus=gpus,
-            )
-            .map_batches(
-                commit_units,
-                fn_args=(self.prepared.store, None if bank is None else RemoteBank(bank)),
-                batch_size=1,
-                batch_format="pyarrow",
-                # With one labeler units are committed in the order in which they were merged.
-                compute=TaskPoolStrategy(size=config.num_labelers),
-                num_cpus=0.2,
-            )
-        )
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from batch.to_pylist()
-
-    def _read_config(self) -> ReadConfig:
-        config = self.config
-        return ReadConfig(
-            unit_size=self.prepared.unit_size,
-            image_column=config.image_column,
-            id_column=config.id_column,
-        )
-
-    def _labeler_config(self, gpus: float) -> LabelerConfig:
+    def _start_bank(self) -> RemoteBank:
         config, prepared = self.config, self.prepared
-        return LabelerConfig(
-            model=config.model,
-            method=config.method,
-            phrases=prepared.classes.phrases,
-            templates=prepared.classes.templates,
-            model_hash=prepared.model_hash,
-            classes_hash=prepared.classes.hash,
-            bank_scope=config.bank_scope,
+        method = config.method
+        bank = BankConfig(
+            store=prepared.store,
+            entries=method.bank_size,
+            prompt_rows=method.prompt_rows,
+            width=prepared.width,
             seed=config.seed,
-            top_k=config.top_k,
-            threads=None if gpus else max(1, (os.cpu_count() or 1) // config.num_labelers),
+            identity={
+                "model": prepared.model_hash,
+                "method": as_dict(method),
+                "scope": config.bank_scope,
+                "seed": config.seed,
+            },
+            checkpoint_every_s=config.checkpoint_every_s,
         )
+        # A name of its own: several runs may share a cluster.
+        name = f"bank-{secrets.token_hex(4)}"
+        return start_bank_server(bank, namespace=NAMESPACE, name=name)
+
+    def _units(
+        self, left: list[dict[str, Any]], bank: RemoteBank | None
+    ) -> Generator[dict[str, Any]]:
+        assert self._control is not None
+        return labelled_units(self.config, self.prepared, left, self._control, bank)
 
     def _check_rejects(self, tally: Tally) -> None:
         rejected = sum(tally.rejects.values())
@@ -259,17 +226,6 @@ class Run:
                 f"--max-reject-ratio {self.config.max_reject_ratio}: see the messages in "
                 f"{self.config.output}/rejects; what was labelled is kept"
             )
-
-
-@dataclass(frozen=True)
-class RemoteBank:
-    """The bank server as the commit stage knows it."""
-
-    server: ActorHandle
-
-    def committed(self, unit: str, log_name: str) -> None:
-        """Tell the server that the unit's labels are down."""
-        ray.get(self.server.committed.remote(unit, log_name))
 
 
 def prepare_run(
@@ -299,38 +255,23 @@ def start_ray() -> None:
         ray.init(include_dashboard=False, logging_level=logging.ERROR)
 
 
-def labeler_gpus(config: RunConfig) -> float:
-    """GPUs for each labeler: a whole one if there are enough, a share if not, none on a CPU."""
-    if config.model.device == "cpu":
-        return 0
-    there = ray.cluster_resources().get("GPU", 0)
-    share = there / config.num_labelers
-    return float(min(1.0, math.floor(share * 100) / 100)) if there else 0.0
+def _finish_quietly(bank: RemoteBank | None) -> None:
+    """The last checkpoint of a run that failed: worth a try, and no more than that."""
+    if bank is None:
+        return
+    try:
+        bank.finish()
+    except Exception as error:
+        log.debug("no last checkpoint: the log holds what it would have held", exc_info=error)
 
 
-def load_done(store: Store, unit_size: int) -> Done:
-    """What is committed in an output, from the names of its objects."""
-
-    def frames_of(unit: str) -> int:
-        data = store.read(labels_name(unit))
-        metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
-        return int(metadata[b"mint.frames"])
-
-    def names(prefix: str) -> list[str]:
-        return [info.name for info in store.list(prefix)]
-
-    return Done(
-        unit_size,
-        labels=names("labels/"),
-        shards=names("shards/"),
-        partial=names("partial/"),
-        frames_of=frames_of,
-    )
-
-
-def _readable(error: ray.exceptions.RayTaskError) -> Exception:
-    """What a person needs of an error that came back from a task."""
-    cause = error.cause
-    if isinstance(cause, StorageError):
-        return RunFailed(f"{cause}. What was committed is kept; run the same command to go on")
-    return RunFailed(f"a task failed: {type(cause).__name__}: {cause}")
+def _readable(error: Exception) -> Exception:
+    """What a person needs of an error that ended a run."""
+    cause: BaseException | None = error
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause
+    if isinstance(cause, RunFailed):
+        return cause
+    if isinstance(cause, StorageError | BankError | RestoreError | ConfigError):
+        return RunFailed(str(cause))
+    return RunFailed(f"{type(cause).__name__}: {cause}")

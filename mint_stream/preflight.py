@@ -7,12 +7,13 @@ settings. Everything here takes seconds and loads no weights.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from mint_stream import schema
 from mint_stream.class_list import ClassList, load_class_list
-from mint_stream.clip_model import model_identity
+from mint_stream.clip_model import model_identity, pick_device, vision_width
 from mint_stream.config import ConfigError, RunConfig, as_dict
 from mint_stream.shards import Shard, discover
 from mint_stream.storage import PREFLIGHT, ObjectMissing, StorageError, Store
@@ -29,6 +30,8 @@ class Prepared:
     classes: ClassList
     shards: list[Shard]
     model_hash: str
+    width: int
+    """Of the image tower, and so of the bank."""
     unit_size: int
     """The output's own: the size that its first run had."""
 
@@ -42,6 +45,9 @@ def prepare(config: RunConfig) -> Prepared:
     """
     classes = load_class_list(config.labels, retry=PREFLIGHT)
     model_hash = model_identity(config.model)
+    width = vision_width(config.model)
+    if not os.environ.get("RAY_ADDRESS"):  # else the labelers run elsewhere
+        pick_device(config.model.device)
     shards = discover(config.input, unit_size=config.unit_size, retry=PREFLIGHT)
     if not shards and not config.follow:
         raise ConfigError(
@@ -54,7 +60,7 @@ def prepare(config: RunConfig) -> Prepared:
     if unit_size != config.unit_size:
         # Loose images are grouped by it.
         shards = discover(config.input, unit_size=unit_size, retry=PREFLIGHT)
-    return Prepared(Store(config.output), classes, shards, model_hash, unit_size)
+    return Prepared(Store(config.output), classes, shards, model_hash, width, unit_size)
 
 
 def _settings(config: RunConfig, classes: ClassList, model_hash: str) -> dict[str, Any]:
@@ -132,9 +138,7 @@ def _model(settings: dict[str, Any]) -> str:
 
 
 def _check_writable(store: Store) -> None:
-    probe = ".writable"
     try:
-        store.write(probe, b"")
-        store.delete(probe)
+        store.check_writable()
     except StorageError as error:
         raise StorageError(f"output {store.url!r} cannot be written: {error}") from error

@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 
 class Bank(Protocol):
-    """Who is told that a unit's merge is durable now."""
+    """Who is told that a unit's merge is durable now; see `BankServer.committed`."""
 
-    def committed(self, unit: str, log_name: str) -> None: ...
+    def committed(self, unit: str, log_name: str | None) -> None: ...
 
 
 def commit_units(batch: pa.Table, store: Store, bank: Bank | None) -> pa.Table:
@@ -43,9 +43,7 @@ def commit_units(batch: pa.Table, store: Store, bank: Bank | None) -> pa.Table:
 
 def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:
     name = unit["unit"]
-    rejects_agree = True
-    if unit["rejects"] is not None:
-        rejects_agree = store.create(rejects_name(name), unit["rejects"])
+    _write_rejects(name, unit["rejects"], store)
     if unit["log_name"]:
         store.create(unit["log_name"], unit["log"])
     if unit["partial"]:
@@ -55,11 +53,20 @@ def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, 
     won = store.create(labels_name(name), unit["labels"])
     if not won:
         log.warning("unit %s was committed by another attempt before", name)
-    elif not rejects_agree:
-        # An earlier attempt got as far as its rejects; those of the labels that won count.
-        store.write(rejects_name(name), unit["rejects"])
-    elif unit["rejects"] is None and store.exists(rejects_name(name)):
-        store.delete(rejects_name(name))
-    if won and bank is not None and unit["log_name"]:
-        bank.committed(name, unit["log_name"])
+    if bank is not None:
+        # Where another attempt won, its labels say which merge counts: the server looks there.
+        bank.committed(name, unit["log_name"] if won else None)
     return {"won": won, **{key: unit[key] for key in COMMITTED_ROW.names if key != "won"}}
+
+
+def _write_rejects(unit: str, data: bytes | None, store: Store) -> None:
+    """Make the unit's rejects what this attempt found, unless the unit is committed already."""
+    name = rejects_name(unit)
+    same = store.create(name, data) if data is not None else not store.exists(name)
+    if same or store.exists(labels_name(unit)):
+        return
+    # An earlier attempt got as far as its rejects and no further.
+    if data is None:
+        store.delete(name)
+    else:
+        store.write(name, data)

@@ -12,21 +12,34 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from mint_stream.committed import settled_frames
 from mint_stream.flow import SHARD_ROW, UNIT_ROW, row, rows
+from mint_stream.frames import valid_text
 from mint_stream.images import ImageError, decode
 from mint_stream.shards import Frame, Reject, Shard, discover, read_frames
-from mint_stream.units import Done, ShardProgress, unit_id
+from mint_stream.storage import Store
+from mint_stream.units import Done, ShardProgress, address, unit_id
 
 log = logging.getLogger(__name__)
 
-Stopping = Callable[[], bool]
-"""Asked between units: whether a stop was requested."""
+REPLACED = (
+    "another version of this shard was labelled before, and its frames have the same ids: give "
+    "the new version a name of its own, or label it into another --output"
+)
+
+
+class Control(Protocol):
+    """What the source and the readers ask; see `run_control.RunControl`."""
+
+    def stopping(self) -> bool: ...
+    def handed_out(self) -> list[dict[str, Any]]: ...
+    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +58,20 @@ class FollowConfig:
     """How a growing input is listed."""
 
     input: str
+    output: Store
+    """Whose frames are not to be labelled again."""
     unit_size: int
     poll_s: float
+    known: frozenset[str]
+    """Ids of the shards that were there at the start, done or among the first."""
 
 
-def shard_row(shard: Shard, progress: ShardProgress, stop: int | None = None) -> dict[str, Any]:
+def shard_row(
+    shard: Shard, progress: ShardProgress, stop: int | None = None, refused: str | None = None
+) -> dict[str, Any]:
     """flow.SHARD_ROW of a shard of which `progress` is committed; `stop` bounds its frames."""
     done = json.dumps(list(progress.frames_from.items()))
-    return {"shard": shard.to_json(), "done": done, "stop": stop}
+    return {"shard": shard.to_json(), "done": done, "stop": stop, "refused": refused}
 
 
 class ShardSource(Datasource):
@@ -62,16 +81,10 @@ class ShardSource(Datasource):
     """
 
     def __init__(
-        self,
-        first: list[dict[str, Any]],
-        *,
-        follow: FollowConfig | None = None,
-        known: Iterable[str] = (),
-        stopping: Stopping | None = None,
+        self, first: list[dict[str, Any]], control: Control, follow: FollowConfig | None = None
     ) -> None:
         super().__init__()
-        self._first, self._follow = first, follow
-        self._known, self._stopping = frozenset(known), stopping
+        self._first, self._control, self._follow = first, control, follow
 
     def get_name(self) -> str:
         """Name of the operator in progress bars and the dashboard."""
@@ -83,49 +96,114 @@ class ShardSource(Datasource):
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
         """One task, whose generator is the listing."""
-        first, follow, known, stopping = self._first, self._follow, self._known, self._stopping
+        first, follow, control = self._first, self._follow, self._control
 
         def read() -> Iterator[pa.Table]:
             for values in first:
                 yield row(SHARD_ROW, values)
-            if follow is not None and stopping is not None:
-                yield from _arrivals(follow, set(known), stopping)
+            if follow is not None:
+                for values in _arrivals(follow, first, control):
+                    yield row(SHARD_ROW, values)
 
         return [ReadTask(read, BlockMetadata(None, None, None), schema=SHARD_ROW)]
 
 
-def _arrivals(follow: FollowConfig, known: set[str], stopping: Stopping) -> Iterator[pa.Table]:
-    """Shards that appear, each once its size and version are the same in two listings."""
-    seen_before: dict[str, str] = {}
-    while not stopping():
+def _arrivals(
+    follow: FollowConfig, first: list[dict[str, Any]], control: Control
+) -> Iterator[dict[str, Any]]:
+    """Shards that appear, each once its size and version are the same in two listings.
+
+    Repeated after its process died, it yields what it yielded before, in that order, and goes on.
+    """
+    handed_out = control.handed_out()
+    yield from handed_out
+    listing = _Listing(follow, [*first, *handed_out])
+    while not control.stopping():
+        for values in listing.stable():
+            handed_out.append(values)
+            noted = control.hand_out(len(handed_out) - 1, handed_out[-1:])
+            if noted < len(handed_out):
+                control.hand_out(noted, handed_out[noted:])
+            yield values
+        _wait(follow.poll_s, control)
+
+
+class _Listing:
+    """An input that grows: what is new in it since the last look, and no longer being written."""
+
+    def __init__(self, follow: FollowConfig, handed_out: list[dict[str, Any]]) -> None:
+        self._follow = follow
+        self._known = set(follow.known)
+        self._images: set[str] | None = None
+        self._before: dict[str, str] = {}
+        self._handed_out = [Shard.from_json(values["shard"]) for values in handed_out]
+        self._known |= {shard.id for shard in self._handed_out}
+        self._addresses = {address(known) for known in self._known}
+
+    def stable(self) -> list[dict[str, Any]]:
+        """Rows for the new shards that looked the same the time before."""
         seen: dict[str, str] = {}
-        for shard in discover(follow.input, unit_size=follow.unit_size):
-            if shard.id in known:
+        found = []
+        for shard in self._shards():
+            if shard.id in self._known:
                 continue
             seen[shard.uri] = shard.id
-            if seen_before.get(shard.uri) == shard.id:
-                known.add(shard.id)
-                yield row(SHARD_ROW, shard_row(shard, ShardProgress(follow.unit_size)))
-        seen_before = seen
-        _wait(follow.poll_s, stopping)
+            if self._before.get(shard.uri) != shard.id:
+                continue
+            refused = REPLACED if address(shard.id) in self._addresses else None
+            found.append(shard_row(shard, ShardProgress(self._follow.unit_size), refused=refused))
+            self._known.add(shard.id)
+            self._addresses.add(address(shard.id))
+            if self._images is not None:
+                self._images.update(loose_frames(shard))
+        self._before = seen
+        return found
+
+    def _shards(self) -> list[Shard]:
+        follow = self._follow
+        shards = discover(follow.input, unit_size=follow.unit_size, taken=self._images or ())
+        if self._images is None and any(shard.kind == "images" for shard in shards):
+            # Loose images are grouped anew as their folder grows: what counts is each of them.
+            handed_out = (frame for shard in self._handed_out for frame in loose_frames(shard))
+            self._images = {*settled_frames(follow.output), *handed_out}
+            shards = discover(follow.input, unit_size=follow.unit_size, taken=self._images)
+        return shards
 
 
-def _wait(seconds: float, stopping: Stopping) -> None:
+def loose_frames(shard: Shard) -> list[str]:
+    """Frame ids of a group of loose images; none for another kind of shard."""
+    if shard.kind != "images":
+        return []
+    store = Store(shard.root)
+    return [valid_text(store.uri(member.name)) for member in shard.members]
+
+
+def _wait(seconds: float, control: Control) -> None:
     """Until the next listing, or a stop request."""
     until = time.monotonic() + seconds
-    while time.monotonic() < until and not stopping():
+    while time.monotonic() < until and not control.stopping():
         threading.Event().wait(min(0.5, max(0.0, until - time.monotonic())))
 
 
-def read_units(batch: pa.Table, config: ReadConfig, stopping: Stopping) -> Iterator[pa.Table]:
+def read_units(batch: pa.Table, config: ReadConfig, control: Control) -> Iterator[pa.Table]:
     """flow.SHARD_ROW rows in, flow.UNIT_ROW rows out: the units that are not yet committed."""
     for values in rows(batch):
         shard = Shard.from_json(values["shard"])
+        if values["refused"]:
+            yield row(UNIT_ROW, _refused(shard, values["refused"]))
+            continue
         progress = ShardProgress(config.unit_size, dict(json.loads(values["done"])))
         for unit in _units(shard, progress, values["stop"], config):
-            if stopping():
+            if control.stopping():
                 return
             yield row(UNIT_ROW, unit)
+
+
+def _refused(shard: Shard, why: str) -> dict[str, Any]:
+    """A unit without frames that says why the shard has none: committed, it is not asked again."""
+    reject = Reject(None, shard.uri, None, 0, "list", "ShardReplaced", why, shard.size_bytes)
+    unit = {**_new_unit(shard, 0), "shard_frames": 0, "read_seconds": 0.0}
+    return {**unit, "rejects": [_reject_row(reject)]}
 
 
 def _units(
@@ -176,7 +254,7 @@ def _new_unit(shard: Shard, start: int) -> dict[str, Any]:
 def _add(unit: dict[str, Any], item: Frame | Reject, config: ReadConfig) -> None:
     """Decode a frame into the unit; what cannot be decoded joins the unit's rejects."""
     if isinstance(item, Reject):
-        unit["rejects"].append({name: getattr(item, name) for name in _REJECT_FIELDS})
+        unit["rejects"].append(_reject_row(item))
         return
     try:
         image = decode(item.data, min_short_side=config.min_short_side)
@@ -207,20 +285,32 @@ def _add(unit: dict[str, Any], item: Frame | Reject, config: ReadConfig) -> None
     )
 
 
-_REJECT_FIELDS = ("frame", "member", "stage", "error_type", "message", "size_bytes")
+def _reject_row(reject: Reject) -> dict[str, Any]:
+    fields = ("frame", "member", "stage", "error_type", "message", "size_bytes")
+    return {name: getattr(reject, name) for name in fields}
 
 
 def plan(
-    shards: Iterable[Shard], done: Done, frames_of: Callable[[Shard], int], limit: int | None
+    shards: Iterable[Shard],
+    done: Done,
+    frames_of: Callable[[Shard], int],
+    limit: int | None,
+    *,
+    counted: int = 0,
 ) -> list[dict[str, Any]]:
     """flow.SHARD_ROW rows for what is left to do of `shards`.
 
     With `limit` only the first `limit` frames count; `frames_of` is asked for the size of a shard
-    that was not read to its end before.
+    that was not read to its end before. `counted`: frames of the input that are done and stand in
+    none of `shards`.
     """
     left: list[dict[str, Any]] = []
-    frames = 0
+    frames = counted
     for shard in shards:
+        progress = done.progress(shard.id)
+        if done.replaced(shard.id) and not progress.frames_from:
+            left.append(shard_row(shard, progress, refused=REPLACED))
+            continue
         stop = None
         if limit is not None:
             if frames >= limit:
@@ -229,7 +319,6 @@ def plan(
             total = frames_of(shard) if total is None else total
             stop = limit - frames if frames + total > limit else None
             frames += total
-        progress = done.progress(shard.id)
         complete = done.is_complete(shard.id) if stop is None else progress.is_complete(stop)
         if not complete:
             left.append(shard_row(shard, progress, stop))

@@ -25,6 +25,11 @@ def shard_id(uri: str, version: str) -> str:
     return _hash(uri)[:12] + _hash(version)[:8]
 
 
+def address(shard: str) -> str:
+    """The part of a shard's id that stays when its content changes."""
+    return shard[:12]
+
+
 def unit_id(shard: str, start: int) -> str:
     """Id of the unit of `shard` whose first frame is number `start`."""
     return f"{shard}-{start:0{_DIGITS}d}"
@@ -121,7 +126,7 @@ class Done:
             whole = progress.cell(start) + unit_size - start
             asked = unit in cut and frames_of is not None
             progress.frames_from[start] = frames_of(unit) if asked and frames_of else whole
-            self._by_address[shard[:12]].add(shard)
+            self._by_address[address(shard)].add(shard)
             self.units.add(unit)
 
     def progress(self, shard: str) -> ShardProgress:
@@ -139,7 +144,7 @@ class Done:
 
     def replaced(self, shard: str) -> bool:
         """Whether another version of the same address was labelled, in whole or in part."""
-        return bool(self._by_address.get(shard[:12], set()) - {shard})
+        return bool(self._by_address.get(address(shard), set()) - {shard})
 
     @property
     def frames(self) -> int:

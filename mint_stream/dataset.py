@@ -1,0 +1,156 @@
+"""The dataset of a run: discover -> read_units -> LabelUnits -> commit_units, in one Ray Data plan.
+
+ShardSource    hands out shards that are not done           (one task, a generator)
+read_units     yields each shard's units, decoded           (CPU tasks)
+LabelUnits     labels a unit and merges what it changed     (one actor a labeler)
+commit_units   rejects, bank log, labels: create-only PUTs  (CPU tasks)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Generator
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+from mint_stream.bank_actor import RemoteBank
+from mint_stream.bank_client import BankClient
+from mint_stream.config import RunConfig
+from mint_stream.labeler import LabelerConfig, MintLabeler
+from mint_stream.preflight import Prepared
+from mint_stream.run_control import RemoteControl
+from mint_stream.sink import commit_units
+from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_units
+
+
+class LabelUnits(MintLabeler):
+    """The labeler as Ray Data's actor pool builds it."""
+
+    def __init__(self, config: LabelerConfig, bank: RemoteBank | None) -> None:
+        super().__init__(config, None if bank is None else BankClient(bank))
+
+
+def labelled_units(
+    config: RunConfig,
+    prepared: Prepared,
+    left: list[dict[str, Any]],
+    control: RemoteControl,
+    bank: RemoteBank | None,
+) -> Generator[dict[str, Any]]:
+    """Label the shards in `left` (and with `follow` those that arrive): flow.COMMITTED_ROW rows.
+
+    Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed.
+    """
+    _set_context(ordered=config.num_labelers == 1)
+    gpus = labeler_gpus(config)
+    dataset = (
+        ray.data.read_datasource(
+            ShardSource(left, control, _follow_config(config, prepared)),
+            override_num_blocks=1,
+            num_cpus=0.01,
+        )
+        .map_batches(
+            read_units,
+            fn_args=(_read_config(config, prepared), control),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0.25,
+        )
+        .map_batches(
+            LabelUnits,
+            fn_constructor_args=(_labeler_config(config, prepared, gpus), bank),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=config.num_labelers),
+            num_cpus=labeler_cpus(config),
+            num_gpus=gpus,
+        )
+        .map_batches(
+            commit_units,
+            fn_args=(prepared.store, bank),
+            batch_size=1,
+            batch_format="pyarrow",
+            # With one labeler units are committed in the order in which they were merged.
+            compute=TaskPoolStrategy(size=config.num_labelers),
+            num_cpus=0.1,
+        )
+    )
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from batch.to_pylist()
+
+
+def labeler_gpus(config: RunConfig) -> float:
+    """GPUs for each labeler: a whole one if there are enough, a share if not, none on a CPU."""
+    if config.model.device == "cpu":
+        return 0
+    there = ray.cluster_resources().get("GPU", 0)
+    share = there / config.num_labelers
+    return float(min(1.0, math.floor(share * 100) / 100)) if there else 0.0
+
+
+def labeler_cpus(config: RunConfig) -> float:
+    """CPUs that Ray keeps for each labeler: half of them at most, so that reading goes on."""
+    there = ray.cluster_resources().get("CPU", 1)
+    return float(min(0.5, math.floor(there / 2 / config.num_labelers * 100) / 100))
+
+
+def _set_context(*, ordered: bool) -> None:
+    context = DataContext.get_current()
+    # Every unit is handed on at once.
+    context.target_max_block_size = 1
+    context.execution_options.preserve_order = ordered
+    context.enable_progress_bars = False
+    context.issue_detectors_config.detectors = []
+    context.raise_original_map_exception = True
+
+
+def _follow_config(config: RunConfig, prepared: Prepared) -> FollowConfig | None:
+    if not config.follow:
+        return None
+    return FollowConfig(
+        input=config.input,
+        output=prepared.store,
+        unit_size=prepared.unit_size,
+        poll_s=config.poll_s,
+        known=frozenset(shard.id for shard in prepared.shards),
+    )
+
+
+def _read_config(config: RunConfig, prepared: Prepared) -> ReadConfig:
+    return ReadConfig(
+        unit_size=prepared.unit_size,
+        image_column=config.image_column,
+        id_column=config.id_column,
+    )
+
+
+def _labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> LabelerConfig:
+    return LabelerConfig(
+        model=config.model,
+        method=config.method,
+        phrases=prepared.classes.phrases,
+        templates=prepared.classes.templates,
+        model_hash=prepared.model_hash,
+        classes_hash=prepared.classes.hash,
+        bank_scope=config.bank_scope,
+        seed=config.seed,
+        top_k=config.top_k,
+        threads=None if gpus else _threads(config.num_labelers),
+    )
+
+
+def _threads(labelers: int) -> int:
+    """Of torch in each labeler on this CPU; OMP_NUM_THREADS counts where it is set.
+
+    Ray sets that variable in its workers, so it is read here.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return (
+        int(asked)
+        if asked.isdecimal() and int(asked)
+        else max(1, (os.cpu_count() or 1) // labelers)
+    )

@@ -1,0 +1,77 @@
+"""What the tasks of a run ask: whether to stop, and which shards were handed out so far.
+
+Ray repeats a task that died, and takes what the first attempt has yielded as yielded, by position.
+So a source whose order depends on when it looked has to yield the same again: it notes here what
+it hands out before it does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+
+class RunControl:
+    """The notes of a run, as an actor of their own."""
+
+    def __init__(self) -> None:
+        self._stopping = False
+        self._handed_out: list[dict[str, Any]] = []
+
+    def stop(self) -> None:
+        """Finish the units in flight and hand out no more."""
+        self._stopping = True
+
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
+        """Note that the source yields `shards`, from position `start` on; gives what is noted.
+
+        Fewer than `start` are where this was started again: then nothing is added.
+        """
+        if start <= len(self._handed_out):
+            self._handed_out[start:] = shards
+        return len(self._handed_out)
+
+    def handed_out(self) -> list[dict[str, Any]]:
+        """What was handed out so far, in order."""
+        return self._handed_out
+
+
+@dataclass(frozen=True)
+class RemoteControl:
+    """A `RunControl` as tasks and the driver know it."""
+
+    actor: ActorHandle
+
+    def stop(self) -> None:
+        """See `RunControl.stop`; does not wait."""
+        self.actor.stop.remote()
+
+    def stopping(self) -> bool:
+        """See `RunControl.stopping`."""
+        return bool(ray.get(self.actor.stopping.remote()))
+
+    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
+        """See `RunControl.hand_out`."""
+        return int(ray.get(self.actor.hand_out.remote(start, shards)))
+
+    def handed_out(self) -> list[dict[str, Any]]:
+        """See `RunControl.handed_out`."""
+        shards: list[dict[str, Any]] = ray.get(self.actor.handed_out.remote())
+        return shards
+
+    def end(self) -> None:
+        """End the actor."""
+        ray.kill(self.actor)
+
+
+def start_run_control() -> RemoteControl:
+    """A fresh `RunControl`. It is started again if it dies, and has then forgotten."""
+    actor = ray.remote(RunControl).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+    return RemoteControl(actor.remote())

@@ -1,0 +1,162 @@
+"""What must hold of an output, whatever happened to the runs that wrote it.
+
+Written against the objects on the store alone. The replay uses the product's pure merge (which has
+tests of its own), and nothing of how the product decides what to replay.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mint_stream.bank_files import LOG_FOLDER, LogName, read_bank, read_delta, write_bank
+from mint_stream.bank_state import Banks, Update, initial_state, replay
+from mint_stream.config import MethodConfig
+from mint_stream.storage import Store
+
+CHECKPOINTS = "bank/checkpoints/"
+
+
+@dataclass
+class Output:
+    """Everything that lies below an output's root, read once."""
+
+    url: str
+    labels: dict[str, pa.Table] = field(default_factory=dict)
+    """By unit."""
+    rejects: dict[str, pa.Table] = field(default_factory=dict)
+    logs: dict[str, bytes] = field(default_factory=dict)
+    checkpoints: dict[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, url: str) -> Output:
+        store = Store(url)
+        output = cls(url)
+        for info in store.list():
+            folder = info.name.rpartition("/")[0] + "/"
+            unit = info.name.rpartition("/")[2].removesuffix(".parquet")
+            if folder == "labels/":
+                output.labels[unit] = _table(store.read(info.name))
+            elif folder == "rejects/":
+                output.rejects[unit] = _table(store.read(info.name))
+            elif folder == LOG_FOLDER:
+                output.logs[info.name] = store.read(info.name)
+            elif folder == CHECKPOINTS:
+                output.checkpoints[info.name] = store.read(info.name)
+        return output
+
+    @property
+    def frames(self) -> list[str]:
+        """Frame ids in labels and rejects, as often as they occur."""
+        tables = [*self.labels.values(), *self.rejects.values()]
+        return [f for table in tables for f in table["frame"].to_pylist() if f is not None]
+
+    @property
+    def label_rows(self) -> list[dict[str, Any]]:
+        """Rows of all labels without the time at which they were made, by unit and position."""
+        rows = []
+        for unit in sorted(self.labels):
+            rows += self.labels[unit].drop_columns(["labelled_at"]).to_pylist()
+        return rows
+
+    @property
+    def reject_rows(self) -> list[dict[str, Any]]:
+        """Rows of all rejects without the time, by unit and position."""
+        rows = []
+        for unit in sorted(self.rejects):
+            rows += self.rejects[unit].drop_columns(["rejected_at"]).to_pylist()
+        return rows
+
+    def newest_checkpoint(self) -> tuple[str, bytes]:
+        """Name and Parquet bytes of the checkpoint with the highest number."""
+        facts = {
+            name: json.loads(data)
+            for name, data in self.checkpoints.items()
+            if name.endswith(".json")
+        }
+        assert facts, f"no checkpoint in {self.url}"
+        name = max(facts, key=lambda name: facts[name]["number"]).removesuffix(".json")
+        return name, self.checkpoints[f"{name}.parquet"]
+
+
+def check_frames(output: Output, expected: Iterable[str]) -> None:
+    """Every frame id exactly once, in labels or in rejects: by set and by count."""
+    wanted, found = list(expected), Counter(output.frames)
+    assert set(found) == set(wanted), _differences(set(wanted), set(found))
+    assert found.total() == len(wanted), [f for f, n in found.items() if n > 1]
+    for unit, table in (*output.labels.items(), *output.rejects.items()):
+        assert set(table["unit"].to_pylist()) <= {unit}
+    assert set(output.rejects) <= set(output.labels), "rejects of a unit that is not committed"
+
+
+def check_bank(
+    output: Output,
+    method: MethodConfig,
+    *,
+    width: int = 32,
+    seed: int = 0,
+    removed: Callable[[str], bytes] | None = None,
+) -> Banks:
+    """The newest checkpoint is the replay of what the labels refer to: bit for bit, each once.
+
+    removed: content of a log object that is no longer on the store (kept aside by the test).
+    """
+    initial = initial_state(
+        entries=method.bank_size, prompt_rows=method.prompt_rows, width=width, seed=seed
+    )
+    named = {u: _metadata(t)[b"mint.bank_log"].decode() for u, t in output.labels.items()}
+    merges: list[tuple[int, Update]] = []
+    for unit, name in sorted(named.items(), key=lambda item: item[1]):
+        if not name:
+            continue
+        assert LogName.parse(name).unit == unit
+        if name not in output.logs:
+            assert removed is not None, f"{name} is gone, which the labels of {unit} refer to"
+        data = output.logs[name] if name in output.logs or removed is None else removed(name)
+        update = read_delta(data)
+        assert str(LogName.of(LogName.parse(name).seq, unit, update)) == name
+        merges.append((LogName.parse(name).seq, update))
+    seqs = [seq for seq, _ in merges]
+    assert len(set(seqs)) == len(seqs), f"two merges with one seq: {seqs}"
+    replayed = replay(Banks(initial), merges)
+    name, data = output.newest_checkpoint()
+    assert write_bank(replayed) == data, f"{name} is not the replay of {len(merges)} merges"
+    banks = read_bank(data, initial)
+    _check_usage(output, banks, method)
+    return banks
+
+
+def _check_usage(output: Output, banks: Banks, method: MethodConfig) -> None:
+    """Each adapted frame retrieved S * V * Q * R entries: none lost, none counted twice."""
+    each = method.steps * method.views * method.query_levels * method.retrieved
+    adapted = Counter(row["bank_scope"] for row in output.label_rows if row["adapted"])
+    counted = {scope: int(state.usage_K.sum()) for scope, state in banks.states.items()}
+    assert counted == {scope: frames * each for scope, frames in adapted.items()}
+
+
+def check_same(output: Output, undisturbed: Output) -> None:
+    """Labels equal but for `labelled_at`, rejects but for `rejected_at`, checkpoint bit for bit."""
+    assert output.label_rows == undisturbed.label_rows
+    assert output.reject_rows == undisturbed.reject_rows
+    if undisturbed.checkpoints:
+        assert output.newest_checkpoint()[1] == undisturbed.newest_checkpoint()[1]
+
+
+def _table(data: bytes) -> pa.Table:
+    return pq.read_table(io.BytesIO(data))
+
+
+def _metadata(table: pa.Table) -> dict[bytes, bytes]:
+    return dict(table.schema.metadata or {})
+
+
+def _differences(wanted: set[str], found: set[str]) -> str:
+    missing, surplus = sorted(wanted - found), sorted(found - wanted)
+    return f"{len(missing)} missing {missing[:5]}, {len(surplus)} too many {surplus[:5]}"
