@@ -118,7 +118,7 @@ class _BankActor(BankServer):
 
     def __init__(self, config: BankConfig) -> None:
         with warnings.catch_warnings():
-            # It is right, and what Ray warns of (it looks up the actor's id in an old way) is Ray's.
+            # It is right; what Ray warns of is how Ray itself looks up the actor.
             warnings.simplefilter("ignore")
             restarted = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(config, restarted=restarted)
