@@ -7,7 +7,6 @@ them; one that comes later, after members of other keys, is too late for a strea
 
 from __future__ import annotations
 
-import gzip
 import io
 import logging
 import tarfile
@@ -27,6 +26,7 @@ from mint_stream.frames import (
     path_facts,
     valid_text,
 )
+from mint_stream.gunzip import Gunzip
 from mint_stream.storage import StorageError
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,9 @@ def _members(
                 item = _image_item(tar, info, uri, ids, index, wanted)
                 yield _Image(info.name, str(_key(info.name)), item)
                 index += 1
-            elif sidecars and _is_sidecar(info.name) and info.size <= _MAX_SIDECAR_BYTES:
+                continue
+            _check_within(info, None, known_size)
+            if sidecars and _is_sidecar(info.name) and info.size <= _MAX_SIDECAR_BYTES:
                 shown = f"{uri}#{valid_text(info.name)}"
                 facts = parse_sidecar(_content(tar, info), shown)
                 yield _Sidecar(info.name, str(_key(info.name)), facts)
@@ -168,8 +170,7 @@ def _opened(file: io.BufferedReader, size_bytes: int) -> tuple[BinaryIO, int | N
     file.seek(0)
     if magic != _GZIP_MAGIC:
         return file, size_bytes
-    # tarfile steps back a little now and then; without this buffer gzip would start all over.
-    return io.BufferedReader(gzip.GzipFile(fileobj=file), 2**20), None
+    return io.BufferedReader(Gunzip(file), 2**16), None
 
 
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
