@@ -55,22 +55,23 @@ class Trace:
         Raises:
             TraceError: the optimiser is not AdamW in the words of METHOD.md's recordings.
         """
-        match = OPTIMIZER.fullmatch(self.meta["optimizer"])
+        optimizer = self.meta.get("optimizer")
+        match = OPTIMIZER.fullmatch(str(optimizer))
         if match is None:
-            raise TraceError(f"optimizer {self.meta['optimizer']!r} is not {OPTIMIZER_FORM!r}")
+            raise TraceError(f"optimizer is {optimizer!r}; it must have the form {OPTIMIZER_FORM}")
         beta_1, beta_2, eps = (float(number) for number in match.groups())
         return {**self.meta, "betas": (beta_1, beta_2), "eps": eps}
 
     def build_clip(self, dtype: torch.dtype = torch.float64) -> CLIP:
         """The trace's CLIP, in eval mode; token embeddings that it does not list are zero."""
-        model = CLIP(**self.meta["model_cfg"])
+        model = CLIP(**self.meta["model_cfg"]).to(dtype)
         state = dict(self.weights)
         rows = state.pop("token_embedding.rows")
         values = state.pop("token_embedding.values")
         embedding = torch.zeros_like(model.token_embedding.weight, dtype=values.dtype)
         embedding[rows] = values
         model.load_state_dict({**state, "token_embedding.weight": embedding})
-        return model.to(dtype).eval()
+        return model.eval()
 
     def first_images(self, n_images: int) -> Trace:
         """The trace of a run that ended after the first `n_images` images."""
@@ -122,6 +123,9 @@ def read_trace(directory: Path) -> Trace:
     missing = [name for name in START if name not in loaded[TRACE]]
     if missing:
         raise TraceError(f"{directory / TRACE} lacks {', '.join(missing)}")
+    absent = [name for name in ("model_cfg", "classnames") if name not in meta]
+    if absent:
+        raise TraceError(f"{directory / META} lacks {', '.join(absent)}")
     return Trace(meta, loaded[CLIP_WEIGHTS], loaded[TRACE])
 
 
