@@ -1,0 +1,72 @@
+"""The method on a GPU: the same choices as on the CPU, and what bfloat16 does to the answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mint_stream.adapter import MintAdapter
+from mint_stream.bank import retrieval_counts
+from mint_stream.config import Dtype
+from mint_stream.demo.feed import stream_feed
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+CLASSES = ["car", "bus", "truck", "bicycle", "dog"]
+
+
+def frames(count: int) -> list[np.ndarray]:
+    return [np.asarray(frame.frame) for frame in stream_feed(frames=count, seed=5)]
+
+
+def adapter(device: str, dtype: Dtype) -> MintAdapter:
+    return MintAdapter.build(CLASSES, device=device, dtype=dtype)
+
+
+def test_float64_on_the_gpu_makes_the_choices_of_the_cpu() -> None:
+    cpu, gpu = adapter("cpu", "float64"), adapter("cuda", "float64")
+    for number, image in enumerate(frames(8)):
+        # The same pixels for both: resizing is not what is compared.
+        views = cpu.views(image, f"frame {number}")
+        logits = []
+        for one in (cpu, gpu):
+            one.reset()
+            seen = one.look(views.to(one.clip.device))
+            one.adapt(seen)
+            logits.append(one.predict(seen).cpu())
+        torch.testing.assert_close(*logits, atol=1e-6, rtol=0)
+        assert torch.equal(cpu.bank.usage_K, gpu.bank.usage_K.cpu())
+    for name in ("keys_KD", "prompts_KPD"):
+        expected, actual = getattr(cpu.bank, name), getattr(gpu.bank, name).cpu()
+        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+
+
+def test_two_runs_on_the_gpu_are_bit_identical() -> None:
+    banks = []
+    for _ in range(2):
+        one = adapter("cuda", "float32")
+        for number, image in enumerate(frames(6)):
+            one.label(image, f"frame {number}")
+        banks.append(one.bank.arrays())
+    for first, second in zip(*banks, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_bfloat16_rarely_changes_the_frozen_answer() -> None:
+    exact, fast = adapter("cuda", "float32"), adapter("cuda", "bfloat16")
+    same = [
+        exact.label(image, str(n)).source_label == fast.label(image, str(n)).source_label
+        for n, image in enumerate(frames(40))
+    ]
+    assert sum(same) >= 38
+
+
+def test_counts_are_exact_on_the_gpu() -> None:
+    indices = torch.randint(0, 7, (5, 3, 2), device="cuda")
+    counts = retrieval_counts(indices, 7)
+    assert torch.equal(counts.cpu(), retrieval_counts(indices.cpu(), 7))
+    assert int(counts.sum()) == indices.numel()
