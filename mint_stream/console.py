@@ -21,7 +21,7 @@ class Counts(Protocol):
     frames: int
     adapted: int
     rejects: Any
-    first_label_at: float | None
+    labelling_since: float | None
 
 
 class RunProgress:
@@ -72,7 +72,7 @@ class RunProgress:
     def update(self, counts: Counts) -> None:
         """Show the counts after another unit."""
         now = time.monotonic()
-        seconds = now - (counts.first_label_at or now)
+        seconds = now - (counts.labelling_since or now)
         rejected = sum(counts.rejects.values())
         facts = f"{counts.frames:,} frames"
         if seconds > 0:

@@ -52,19 +52,22 @@ class Tally:
     adapted: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     stage_seconds: Counter[str] = field(default_factory=Counter)
-    first_label_at: float | None = None
+    labelling_since: float | None = None
+    """When the first unit reached a labeler, by the monotonic clock."""
 
     def add(self, unit: dict[str, Any]) -> None:
         """Count one flow.COMMITTED_ROW."""
-        self.stage_seconds.update(json.loads(unit["stage_seconds"]))
+        seconds = json.loads(unit["stage_seconds"])
+        self.stage_seconds.update(seconds)
         if not unit["won"]:
             return
         self.units += 1
         self.frames += unit["labelled"]
         self.adapted += unit["adapted"]
         self.rejects.update(json.loads(unit["rejected"]))
-        if self.first_label_at is None and unit["labelled"]:
-            self.first_label_at = time.monotonic()
+        if self.labelling_since is None and unit["labelled"]:
+            in_labeler_s = sum(s for stage, s in seconds.items() if stage != "decode")
+            self.labelling_since = time.monotonic() - in_labeler_s
 
 
 @dataclass
@@ -130,7 +133,7 @@ class Run:
             already_done=done.frames,
             rejects=dict(tally.rejects),
             adapted=tally.adapted,
-            startup_s=(tally.first_label_at or ended) - started,
+            startup_s=max(0.0, (tally.labelling_since or ended) - started),
             stage_seconds=dict(tally.stage_seconds),
             bank_seq=seq,
             stopped=self._stopped,
