@@ -90,11 +90,14 @@ def open_parquet(
     try:
         # Pages are read one after the other: a row group of images may be larger than the memory.
         table = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
-        schema = table.schema_arrow
+        schema, footer = table.schema_arrow, table.metadata
+        rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
     except StorageError:
         raise
     except Exception as error:  # as above: whatever Arrow makes of a damaged footer
         raise ShardError(f"the Parquet file cannot be read: {error}") from error
+    if any(count < 0 for count in rows) or sum(rows) != footer.num_rows:
+        raise ShardError("the Parquet file cannot be read: its footer contradicts itself")
     if id_column is not None and id_column not in schema.names:
         raise ShardError(f"there is no column {id_column!r}; the columns are {_shown(schema)}")
     return table, _image_column(schema, image_column)
@@ -209,10 +212,13 @@ def _group_rows(
         for _ in range(count):
             yield rows.frame({}, False)
         return
+    end = rows.index + count
     for batch in table.iter_batches(_ROWS, row_groups=[group], columns=columns):
-        for at in range(batch.num_rows):
+        for at in range(min(batch.num_rows, end - rows.index)):
             row = {name: batch.column(name)[at] for name in columns}
             yield rows.frame(row, data_from is not None and rows.index >= data_from)
+    if rows.index < end:  # some damage does not make Arrow fail: it just ends early
+        raise ShardError(f"its last {end - rows.index:,} rows are missing")
 
 
 def _identities(table: pq.ParquetFile, group: int, count: int, id_column: str | None) -> list[Any]:

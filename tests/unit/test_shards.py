@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 import tarfile
 from datetime import UTC, datetime
@@ -12,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tar_files import header, images, offset_of, sidecar, tar
 
 from mint_stream.config import ConfigError
@@ -41,7 +42,6 @@ def read_all(url: str, **columns: str | None) -> list[Frame | Reject]:
     for start, stop in ((0, 2), (1, None), (3, 5), (len(items), None)):
         again = list(read_frames(shard, start=start, stop=stop, **columns))
         assert again == items[start:stop]
-    json.dumps([item.frame for item in items]).encode()
     for item in items:  # valid UTF-8 throughout: Parquet takes nothing else
         for text in (item.frame, item.shard, item.member):
             assert text is None or text.encode("utf-8")
@@ -578,6 +578,23 @@ class TestParquet:
         assert (reject.frame, reject.stage, reject.size_bytes) == (None, "read", len(data))
         assert "the Parquet file" in reject.message
 
+    def test_rows_that_go_missing_without_an_error_are_rejects(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Seen with damaged page headers: Arrow ends a row group early and does not fail."""
+        (tmp_path / "s.parquet").write_bytes(parquet({"image": IMAGES}, row_group_size=5))
+        whole = pq.ParquetFile.iter_batches
+
+        def early(self: pq.ParquetFile, size: int, row_groups: list[int], columns: list[str]):  # type: ignore[no-untyped-def]
+            for batch in whole(self, size, row_groups=row_groups, columns=columns):
+                yield batch.slice(0, 3) if row_groups == [0] else batch
+
+        monkeypatch.setattr(pq.ParquetFile, "iter_batches", early)
+        items = read_all(str(tmp_path))
+        assert [item.member for item in rejects(items)] == ["3", "4"]
+        assert "its last 2 rows are missing" in rejects(items)[0].message
+        assert [item.data for item in frames(items)] == IMAGES[:3] + IMAGES[5:]
+
     @pytest.mark.parametrize("id_column", [None, "key"])
     def test_a_damaged_row_group_costs_its_own_rows(
         self, tmp_path: Path, id_column: str | None
@@ -598,6 +615,38 @@ class TestParquet:
         )
         assert all("row group 1 of the Parquet file" in item.message for item in lost)
         assert [item.data for item in frames(items)] == noise[:3] + noise[6:]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(draw=st.data(), kind=st.sampled_from(["tar", "tar.gz", "parquet", "parquet.zstd"]))
+def test_whatever_is_damaged_every_index_is_accounted_for(
+    draw: st.DataObject, kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`read_all` holds: counts agree, indices run through, ids are unique, nothing is raised."""
+    members = [
+        member
+        for number in range(6)
+        for member in (*images([f"{number}.jpg"]), sidecar(f"{number}", camera="c"))
+    ]
+    columns = {"image": IMAGES, "camera": ["c"] * 10, "key": [str(n) for n in range(10)]}
+    data = bytearray(
+        tar(*members, compress=kind == "tar.gz")
+        if kind.startswith("tar")
+        else parquet(
+            columns, row_group_size=4, compression="zstd" if kind.endswith("zstd") else "none"
+        )
+    )
+    for _ in range(draw.draw(st.integers(1, 6))):
+        at = draw.draw(st.integers(0, len(data) - 1))
+        length = draw.draw(st.sampled_from([1, 1, 1, 40]))
+        data[at : at + length] = draw.draw(st.binary(min_size=length, max_size=length))
+    if draw.draw(st.booleans()):
+        del data[draw.draw(st.integers(0, len(data))) :]
+    path = tmp_path_factory.mktemp("damaged") / f"s.{kind.split('.')[0]}"
+    path.write_bytes(bytes(data))
+    for id_column in (None, "key") if kind.startswith("parquet") else (None,):
+        items = read_all(str(path), id_column=id_column)
+        assert sum(item.frame is None for item in items) <= 1
 
 
 def test_the_truth_of_a_mixed_input(root: str) -> None:
