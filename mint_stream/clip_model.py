@@ -117,8 +117,10 @@ def model_identity(config: ModelConfig) -> str:
     return digest.hexdigest()[:16]
 
 
-def vision_width(config: ModelConfig) -> int:
-    """D, the width of the image tower, read from the model's configuration alone.
+def vision_shape(config: ModelConfig) -> tuple[int, int]:
+    """D, the width of the image tower, and its input's side in pixels.
+
+    Read from the model's configuration alone, without weights.
 
     Raises:
         ConfigError: a model that does not exist, or one without a Vision Transformer.
@@ -135,7 +137,9 @@ def vision_width(config: ModelConfig) -> int:
             f"model {config.model!r} has no Vision Transformer of open_clip; the method injects "
             "prompts into one: choose a ViT, such as ViT-B-16"
         )
-    return int(vision.get("width", open_clip.CLIPVisionCfg.width))
+    size = vision.get("image_size", open_clip.CLIPVisionCfg.image_size)
+    side = size if isinstance(size, int) else max(size)
+    return int(vision.get("width", open_clip.CLIPVisionCfg.width)), int(side)
 
 
 def pick_device(name: str) -> torch.device:

@@ -45,7 +45,7 @@ def labelled_units(
 
     Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed.
     """
-    _set_context(ordered=config.num_labelers == 1)
+    _set_context()
     gpus = labeler_gpus(config)
     dataset = (
         ray.data.read_datasource(
@@ -65,7 +65,12 @@ def labelled_units(
             fn_constructor_args=(_labeler_config(config, prepared, gpus), bank),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=config.num_labelers),
+            compute=ActorPoolStrategy(
+                size=config.num_labelers,
+                # Of two units that wait at an actor Ray starts either first. One labeler is the
+                # sequential algorithm: it gets the next unit when it has finished the one before.
+                max_tasks_in_flight_per_actor=1 if config.num_labelers == 1 else 2,
+            ),
             num_cpus=labeler_cpus(config),
             num_gpus=gpus,
         )
@@ -98,11 +103,12 @@ def labeler_cpus(config: RunConfig) -> float:
     return float(min(0.5, math.floor(there / 2 / config.num_labelers * 100) / 100))
 
 
-def _set_context(*, ordered: bool) -> None:
+def _set_context() -> None:
     context = DataContext.get_current()
     # Every unit is handed on at once.
     context.target_max_block_size = 1
-    context.execution_options.preserve_order = ordered
+    # Units reach the labelers in the order of the stream, whichever was read first.
+    context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []
     context.raise_original_map_exception = True
@@ -125,6 +131,9 @@ def _read_config(config: RunConfig, prepared: Prepared) -> ReadConfig:
         unit_size=prepared.unit_size,
         image_column=config.image_column,
         id_column=config.id_column,
+        # The smallest crop still has as many pixels as the encoder takes. The same for every
+        # preset, so that the frozen answers are the same.
+        min_short_side=math.ceil(prepared.image_size / math.sqrt(config.method.min_crop_area)),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mint_stream import schema
 from mint_stream.class_list import ClassList, load_class_list
-from mint_stream.clip_model import model_identity, pick_device, vision_width
+from mint_stream.clip_model import model_identity, pick_device, vision_shape
 from mint_stream.config import ConfigError, RunConfig, as_dict
 from mint_stream.shards import Shard, discover
 from mint_stream.storage import PREFLIGHT, ObjectMissing, StorageError, Store
@@ -32,6 +32,8 @@ class Prepared:
     model_hash: str
     width: int
     """Of the image tower, and so of the bank."""
+    image_size: int
+    """Side of the image tower's input, pixels."""
     unit_size: int
     """The output's own: the size that its first run had."""
 
@@ -45,7 +47,7 @@ def prepare(config: RunConfig) -> Prepared:
     """
     classes = load_class_list(config.labels, retry=PREFLIGHT)
     model_hash = model_identity(config.model)
-    width = vision_width(config.model)
+    width, image_size = vision_shape(config.model)
     if not os.environ.get("RAY_ADDRESS"):  # else the labelers run elsewhere
         pick_device(config.model.device)
     shards = discover(config.input, unit_size=config.unit_size, retry=PREFLIGHT)
@@ -54,13 +56,32 @@ def prepare(config: RunConfig) -> Prepared:
             f"input is {config.input!r}; there are no shards in it (.tar, .parquet or images)"
         )
     check = Store(config.output, retry=PREFLIGHT)
+    _check_apart(config.input, check)
     settings = _settings(config, classes, model_hash)
     pinned = _pin(check, settings)
     unit_size = int(pinned["unit_size"])
     if unit_size != config.unit_size:
         # Loose images are grouped by it.
         shards = discover(config.input, unit_size=unit_size, retry=PREFLIGHT)
-    return Prepared(Store(config.output), classes, shards, model_hash, width, unit_size)
+    return Prepared(
+        store=Store(config.output),
+        classes=classes,
+        shards=shards,
+        model_hash=model_hash,
+        width=width,
+        image_size=image_size,
+        unit_size=unit_size,
+    )
+
+
+def _check_apart(input_url: str, output: Store) -> None:
+    """Labels are Parquet files: within the input they would be taken for shards."""
+    root = Store(input_url, retry=PREFLIGHT).uri()
+    if f"{output.uri()}/".startswith(f"{root.rstrip('/')}/"):
+        raise ConfigError(
+            f"output {output.url!r} lies within the input {input_url!r}, and would be read as "
+            "input: choose a folder beside it"
+        )
 
 
 def _settings(config: RunConfig, classes: ClassList, model_hash: str) -> dict[str, Any]:

@@ -25,11 +25,11 @@ class StorageError(OSError):
     """A store cannot do what was asked. The message names the object, the cause and the remedy."""
 
 
-class ObjectMissing(StorageError):  # noqa: N818 - it says what it is
+class ObjectMissing(StorageError):
     """The object is not there (or not any more)."""
 
 
-class ObjectChanged(StorageError):  # noqa: N818
+class ObjectChanged(StorageError):
     """The object was overwritten while it was being read."""
 
 
