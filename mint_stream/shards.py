@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 _READ_AHEAD = 8  # loose images that are fetched at the same time
-_HEADERS_BYTES = 2**18  # read at a time where only a tar's headers are wanted
 
 
 def read_frames(
@@ -57,8 +56,9 @@ def read_frames(
 ) -> Iterator[Frame | Reject]:
     """Everything that `shard` yields from index `start` up to before `stop`, in a stable order.
 
-    One item of a shard is in memory at a time, or a few (loose images are fetched ahead, an image
-    waits for its sidecar). A damaged shard yields what comes before the damage and then one
+    A few items of a shard are in memory at a time: an image waits for its sidecar, loose images
+    are fetched ahead, a Parquet file is read by its pages (which hold up to 1,024 images where the
+    writer was not told otherwise). A damaged shard yields what comes before the damage and then one
     `Reject` without a frame, which has an index like any other item.
 
     Raises `StorageError` where the store fails; an object that is gone or was overwritten since it
@@ -85,7 +85,7 @@ def count_frames(
     store = store or Store(shard.root)
     member = shard.members[0]
     try:
-        with store.open(member.name, buffer_bytes=_HEADERS_BYTES) as file:
+        with store.open(member.name) as file:
             if shard.kind == "tar":
                 return count_tar(file, member.size_bytes, shard.uri)
             return count_rows(file, member.size_bytes, image_column, id_column)
@@ -131,10 +131,9 @@ def _items(
         yield from _loose_items(shard, store, data_from)
         return
     member = shard.members[0]
-    buffer_bytes = 4 * 2**20 if data_from is not None else _HEADERS_BYTES
     index = 0
     try:
-        with store.open(member.name, buffer_bytes=buffer_bytes) as file:
+        with store.open(member.name) as file:
             if shard.kind == "tar":
                 items = read_tar(file, member.size_bytes, shard.uri, data_from=data_from)
             else:
