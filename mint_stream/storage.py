@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import stamina
 
-from mint_stream.storage_backends import Backend, ObjectInfo, open_backend
+from mint_stream.storage_backends import open_backend
 from mint_stream.storage_errors import (
     COMMITTED_IS_INTACT,
     ObjectChanged,
@@ -29,6 +29,7 @@ from mint_stream.storage_errors import (
     raised,
     understand,
 )
+from mint_stream.storage_types import Backend, ObjectInfo
 
 __all__ = [
     "PREFLIGHT",
@@ -42,6 +43,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+# Retries are logged here, with the object's name; without a handler stamina's own lines, which have
+# none, would go to the terminal.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 T = TypeVar("T")
 
@@ -217,9 +221,17 @@ class Store:
         """`call`, again while its failures are of the passing kind. `FileExistsError` as it is."""
         backend = self._open()
         attempts = 0
+
+        def passes(error: Exception) -> bool:
+            failure = None if isinstance(error, StorageError) else understand(error)
+            if failure is None or failure.kind != "passing":
+                return False
+            log.warning("cannot %s %s yet: %s", doing, self.uri(name), failure.reason)
+            return True
+
         try:
             for attempt in stamina.retry_context(
-                on=_passes,
+                on=passes,
                 attempts=self.retry.attempts,
                 timeout=self.retry.timeout_s,
                 wait_initial=self.retry.wait_initial_s,
@@ -280,10 +292,6 @@ class _RetryingFile(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
-
-
-def _passes(error: Exception) -> bool:
-    return not isinstance(error, StorageError) and understand(error).kind == "passing"
 
 
 def _rebuild(url: str, retry: RetryPolicy) -> Store:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import hashlib
 import inspect
 import io
 import os
@@ -17,10 +15,8 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
@@ -29,53 +25,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from mint_stream.storage_errors import StorageError
-
-
-@dataclass(frozen=True)
-class ObjectInfo:
-    """One object as its store lists it: `name` below the root, `size` in bytes, `mtime` in s."""
-
-    name: str
-    size: int
-    etag: str | None
-    mtime: float | None
-
-
-class Backend(Protocol):
-    """One attempt at each operation; names are relative to `root_uri`."""
-
-    root_uri: str
-
-    def look(self) -> None:
-        """Make one small request that fails where the root cannot be listed."""
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object whose name begins with `prefix`, in any order, never from a cache."""
-
-    def stat(self, name: str) -> ObjectInfo:
-        """What is known about an object. Raises `FileNotFoundError` where there is none."""
-
-    def read(self, name: str) -> bytes:
-        """A whole object."""
-
-    def open(self, name: str) -> BinaryIO:
-        """An object as a seekable stream without a buffer."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write an object as a whole, in place of what was there."""
-
-    def create(self, name: str, data: bytes) -> None:
-        """Write an object as a whole where there is none; else fail and change nothing."""
-
-    def delete(self, name: str) -> None:
-        """Delete an object, if there is one."""
+from mint_stream.storage_s3 import S3Backend
+from mint_stream.storage_types import Backend, ObjectInfo, seconds
 
 
 def open_backend(url: str, connect_timeout_s: float, read_timeout_s: float) -> Backend:
     """The backend for `url`. Raises `ValueError` or `ImportError` for an unknown protocol."""
     protocol = fsspec.core.split_protocol(url)[0]
     if protocol in ("s3", "s3a"):
-        return _S3Backend(url, connect_timeout_s, read_timeout_s)
+        return S3Backend(url, connect_timeout_s, read_timeout_s)
     filesystem, path = fsspec.core.url_to_fs(url)
     if isinstance(filesystem, LocalFileSystem):
         return _LocalBackend(path)
@@ -174,98 +132,6 @@ class _LocalBackend:
                 os.unlink(temporary)
 
 
-class _S3Backend:
-    """A prefix of a bucket, through s3fs with its caches and its own retries turned off.
-
-    Credentials, endpoint and region come from the environment or the profile of the process that
-    makes the call; none is held here.
-    """
-
-    part_bytes = 50 * 2**20
-    """Objects of twice this size and more are written in parts of it."""
-
-    def __init__(self, url: str, connect_timeout_s: float, read_timeout_s: float) -> None:
-        settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
-        digest = hashlib.sha256(repr(settings).encode()).hexdigest()
-        self._fs: Any = _s3_filesystem(os.getpid(), digest, connect_timeout_s, read_timeout_s)
-        path = url.split("://", 1)[1].strip("/")
-        self._bucket, _, key = path.partition("/")
-        self._prefix = f"{key}/" if key else ""
-        self.root_uri = f"s3://{path}"
-
-    def look(self) -> None:
-        next(self._pages(self._prefix, MaxKeys=1))
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for page in self._pages(self._prefix + prefix):
-            for item in page.get("Contents", []):
-                if not item["Key"].endswith("/"):  # a folder's marker
-                    yield self._info(item["Key"], item["Size"], item)
-
-    def _pages(self, key_prefix: str, **more: Any) -> Iterator[dict[str, Any]]:
-        """Pages of a fresh listing of the keys that begin with `key_prefix`."""
-        request = {"Bucket": self._bucket, "Prefix": key_prefix, **more}
-        while True:
-            page = self._fs.call_s3("list_objects_v2", **request)
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            request["ContinuationToken"] = page["NextContinuationToken"]
-
-    def stat(self, name: str) -> ObjectInfo:
-        head = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._prefix + name)
-        return self._info(self._prefix + name, head["ContentLength"], head)
-
-    def read(self, name: str) -> bytes:
-        return bytes(self._fs.cat_file(self._path(name)))
-
-    def open(self, name: str) -> BinaryIO:
-        file: BinaryIO = self._fs.open(self._path(name), "rb", cache_type="none")
-        return file
-
-    def write(self, name: str, data: bytes) -> None:
-        self._fs.pipe_file(self._path(name), data, chunksize=self.part_bytes)
-
-    def create(self, name: str, data: bytes) -> None:
-        self._fs.pipe_file(self._path(name), data, chunksize=self.part_bytes, mode="create")
-
-    def delete(self, name: str) -> None:
-        self._fs.call_s3("delete_object", Bucket=self._bucket, Key=self._prefix + name)
-
-    def _path(self, name: str) -> str:
-        return f"{self._bucket}/{self._prefix}{name}"
-
-    def _info(self, key: str, size: int, answer: dict[str, Any]) -> ObjectInfo:
-        etag = (answer.get("ETag") or "").strip('"') or None
-        return ObjectInfo(key[len(self._prefix) :], int(size), etag, _seconds(answer))
-
-
-@functools.lru_cache(maxsize=8)
-def _s3_filesystem(
-    process: int, environment: str, connect_timeout_s: float, read_timeout_s: float
-) -> Any:
-    """One client for all stores of a process with the same `environment` (a digest of it).
-
-    To set one up takes a third of a second; connections do not survive a fork.
-    """
-    region = os.environ.get("AWS_REGION")  # botocore itself knows AWS_DEFAULT_REGION only
-    filesystem: Any = fsspec.filesystem(
-        "s3",
-        skip_instance_cache=True,
-        use_listings_cache=False,
-        max_concurrency=1,  # more would ask for an object's size before each read
-        config_kwargs={
-            "connect_timeout": connect_timeout_s,
-            "read_timeout": read_timeout_s,
-            "retries": {"total_max_attempts": 1},
-            "max_pool_connections": 32,
-        },
-        client_kwargs={"region_name": region} if region else {},
-    )
-    filesystem.retries = 1
-    return filesystem
-
-
 class _FsspecBackend:
     """Whatever else fsspec opens: every one can be read; written only where creates exclude."""
 
@@ -339,18 +205,4 @@ class _FsspecBackend:
 
     def _info(self, name: str, info: dict[str, Any]) -> ObjectInfo:
         etag = str(info.get("ETag") or info.get("etag") or "").strip('"') or None
-        return ObjectInfo(name, int(info.get("size") or 0), etag, _seconds(info))
-
-
-def _seconds(info: dict[str, Any]) -> float | None:
-    """When the object was last changed, in seconds since 1970, under whatever name it is given."""
-    for field in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
-        value = info.get(field)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                return datetime.fromisoformat(value).timestamp()
-    return None
+        return ObjectInfo(name, int(info.get("size") or 0), etag, seconds(info))

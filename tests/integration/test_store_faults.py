@@ -51,9 +51,15 @@ def test_without_faults_every_operation_passes_through(store: Store, proxy: Faul
     assert {item.status for item in proxy.requests} <= {200, 204, 206}
 
 
-def test_throttling_is_retried(store: Store, proxy: FaultProxy) -> None:
+def test_throttling_is_retried(
+    store: Store, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
     fault = proxy.inject("slow_down", times=3)
     assert store.create("labels/a", b"rows")
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("mint")]
+    assert (
+        said == [f"cannot create {store.uri('labels/a')} yet: SlowDown: injected by the test"] * 3
+    )
     assert fault.hit == 3
     assert store.retries == 3
     assert store.read("labels/a") == b"rows"
