@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mint_stream.adapter import MintAdapter, Prediction
+    from mint_stream.adapter import MintAdapter
     from mint_stream.config import (
         PRESETS,
         ConfigError,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RunConfig,
         preset,
     )
+    from mint_stream.prediction import Prediction
     from mint_stream.results import accuracy_by, read_labels, read_rejects, with_truth
     from mint_stream.summary import RunSummary
 
@@ -40,8 +41,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "adapter": ("MintAdapter", "Prediction"),
+    "adapter": ("MintAdapter",),
     "config": ("PRESETS", "ConfigError", "MethodConfig", "ModelConfig", "RunConfig", "preset"),
+    "prediction": ("Prediction",),
     "results": ("accuracy_by", "read_labels", "read_rejects", "with_truth"),
     "summary": ("RunSummary",),
 }

@@ -22,38 +22,14 @@ from torch import Tensor
 from mint_stream import bank_state
 from mint_stream.bank import Retrieval, assemble, retrieval_counts, retrieve
 from mint_stream.clip_model import BUNDLED, LoadedClip, load_clip
-from mint_stream.config import PRESETS, MethodConfig, ModelConfig
+from mint_stream.config import PRESETS, Dtype, MethodConfig, ModelConfig
+from mint_stream.config import preset as find_preset
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks
 from mint_stream.losses import entropy, marginal_entropy, most_confident
+from mint_stream.prediction import Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
 from mint_stream.text_prompt import TextPrompt
 from mint_stream.views import make_views
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a prediction cost, in encoder passes over one view."""
-
-    forwards: int
-    backwards: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """An answer for one image, with the frozen model's beside it."""
-
-    label: str
-    confidence: float
-    """Probability of `label`."""
-    entropy: float
-    """Of the predicted distribution, nats."""
-    topk: tuple[tuple[str, float], ...]
-    """Labels and probabilities, best first."""
-    source_label: str
-    source_confidence: float
-    adapted: bool
-    """Whether this is the adapted answer; the frozen one stands where adapting went wrong."""
-    cost: Cost
 
 
 @dataclass
@@ -152,13 +128,11 @@ class MintAdapter:
         weights: str | None = None,
         preset: str = "paper",
         device: str = "auto",
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
         seed: int = 0,
     ) -> MintAdapter:
         """An adapter from names alone. `ConfigError` says what does not exist or cannot work."""
-        from mint_stream.config import preset as find_preset
-
-        config = ModelConfig(model=model, weights=weights, device=device, dtype=dtype)  # type: ignore[arg-type]
+        config = ModelConfig(model=model, weights=weights, device=device, dtype=dtype)
         phrases = [(name,) for name in classes]
         return cls(load_clip(config), phrases, find_preset(preset), seed=seed)
 

@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 import torch
 
 from mint_stream import bank_state, schema
-from mint_stream.adapter import BankTensors, MintAdapter, Prediction
+from mint_stream.adapter import BankTensors, MintAdapter
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_files import write_delta
 from mint_stream.clip_model import load_clip
 from mint_stream.config import BankScope, MethodConfig, ModelConfig
 from mint_stream.flow import LABELLED_ROW, row, rows
+from mint_stream.prediction import Prediction
 
 log = logging.getLogger(__name__)
 

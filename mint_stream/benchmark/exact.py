@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -75,10 +76,10 @@ def compare(options: ExactOptions, make_loop: MakeLoop, console: Console) -> boo
     adapter.reset()
     fresh = MintAdapter(clip, [(name,) for name in names], method, seed=options.seed)
     for image in track(views, "images", console=console, transient=True):
-        seconds, a = _timed(clip.device, lambda image=image: _adapt(fresh, image))
+        seconds, a = _timed(clip.device, partial(_adapt, fresh, image))
         ours.append(seconds)
         with autocast:
-            seconds, b = _timed(clip.device, lambda image=image: published(image))
+            seconds, b = _timed(clip.device, partial(published, image))
         theirs.append(seconds)
         logits.append((a.float().cpu(), b.float().cpu()))
     flops = count_flops(clip.model, adapter.text, method)

@@ -1,0 +1,31 @@
+"""An answer for one image, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a prediction cost, in encoder passes over one view."""
+
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """An answer for one image, with the frozen model's beside it."""
+
+    label: str
+    confidence: float
+    """Probability of `label`."""
+    entropy: float
+    """Of the predicted distribution, nats."""
+    topk: tuple[tuple[str, float], ...]
+    """Labels and probabilities, best first."""
+    source_label: str
+    source_confidence: float
+    adapted: bool
+    """Whether this is the adapted answer; the frozen one stands where adapting went wrong."""
+    cost: Cost
