@@ -195,6 +195,7 @@ class BankClient:
     def _move_to(self, position: Position) -> None:
         self._incarnation, self.seq = position.incarnation, position.seq
         self._replicas, self._versions = {}, {}
+        self._held.update((merge.name, merge) for merge in position.held)
 
     def _current(self) -> str:
         if self._incarnation is None:

@@ -53,14 +53,6 @@ class Restarted:
 
 
 @dataclass(frozen=True)
-class Position:
-    """Where a labeler starts: the ledger it speaks to and the merges that the bank has seen."""
-
-    incarnation: str
-    seq: int
-
-
-@dataclass(frozen=True)
 class Fetched:
     """One whole bank, and the version that a replica made of it has."""
 
@@ -75,6 +67,16 @@ class HeldMerge:
 
     name: str
     update: Update
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a labeler starts: the ledger it speaks to and the merges that the bank has seen."""
+
+    incarnation: str
+    seq: int
+    held: tuple[HeldMerge, ...] = ()
+    """Uncommitted merges, for the labeler to hold: their own labeler may be gone."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ The allowed order of calls, for each labeler and each unit:
 - `pull(unit)` is the way of saying "an earlier attempt of mine at `unit` died with me": its merge
   is taken out, and with one labeler bank and seq are again what the first attempt saw.
 - A labeler that is answered `Restarted` calls `rejoin` with the merges that it has not yet been
-  told are settled, fetches again and repeats its call.
+  told are settled, fetches again and repeats its call. One that starts takes over the merges that
+  are under way, so that they are lost to the bank only if ledger and labelers die together; then
+  they come back with their commits.
 - With several labelers calls may interleave in any way. With one, commits must come in the order
   of the merges: only then can a run that was cut off continue bit for bit.
 - A unit that changed nothing (an empty update) takes no seq and has no log object.
@@ -129,7 +131,9 @@ class BankLedger:
         """Start a labeler on `unit`. An uncommitted merge of `unit` is taken out."""
         if self._is_pending(unit):
             self._take_out({unit})
-        return Position(self.incarnation, self.live.seq)
+            self._fold()
+        held = [HeldMerge(str(m.name), self._update(m)) for m in self._merges if not m.committed]
+        return Position(self.incarnation, self.live.seq, tuple(held))
 
     def fetch(self, incarnation: str, scope: str) -> Fetched | Restarted:
         """The whole live bank of `scope`."""
@@ -154,6 +158,10 @@ class BankLedger:
             return Restarted()
         update = _own(update)
         known = self._of_unit.get(unit)
+        if known is not None and known.name.seq <= self.durable.seq and not known.committed:
+            # Merged before a restart and overtaken since: this attempt gets a place of its own.
+            self._take_out({unit})
+            known = None
         outcome: Outcome = "merged"
         name: LogName | None = None
         if unit in self._done:

@@ -12,11 +12,38 @@ import pyarrow.parquet as pq
 from mint_stream.bank_files import write_delta
 from mint_stream.bank_state import BankState, Delta, Update, delta, effective, initial_state
 from mint_stream.checkpoint import BANK_LOG_KEY
-from mint_stream.storage import Store
+from mint_stream.storage import ObjectInfo, ObjectMissing, Store
 from mint_stream.units import labels_name
 
 ENTRIES, PROMPT_ROWS, WIDTH = 6, 2, 3
 START = initial_state(entries=ENTRIES, prompt_rows=PROMPT_ROWS, width=WIDTH, seed=7)
+
+
+class Shelf(Store):
+    """A store in a dict: what thousands of short plays need."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://shelf")
+        self.objects: dict[str, bytes] = {}
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        names = sorted(name for name in list(self.objects) if name.startswith(prefix))
+        return [ObjectInfo(name, len(self.objects[name]), "", None) for name in names]
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.objects[name]
+        except KeyError:
+            raise ObjectMissing(f"there is no {name}") from None
+
+    def write(self, name: str, data: bytes) -> None:
+        self.objects[name] = data
+
+    def create(self, name: str, data: bytes) -> bool:
+        return self.objects.setdefault(name, data) == data
+
+    def delete(self, name: str) -> None:
+        self.objects.pop(name, None)
 
 
 def work(before: BankState, unit: str, decay: float = 0.998) -> Delta:
