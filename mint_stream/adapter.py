@@ -220,7 +220,7 @@ class MintAdapter:
         )
         chosen = torch.empty(0)
         for step in range(method.steps):
-            with self.stopwatch("bank"):
+            with self.stopwatch("retrieve"):
                 retrieval = retrieve(seen.query_VQD, keys_KD, method.retrieved, usage_K)
                 counts_VK = retrieval_counts(retrieval.indices_BQR, len(keys_KD))
                 usage_K += counts_VK.sum(0)
@@ -253,7 +253,7 @@ class MintAdapter:
     def predict(self, seen: Seen, observe: Callable[[Retrieval], None] | None = None) -> Tensor:
         """Logits of view 0 with the adapted context and bank, by plain distances: (1, C)."""
         bank = self.bank
-        with self.stopwatch("bank"):
+        with self.stopwatch("retrieve"):
             retrieval = retrieve(seen.query_VQD[:1], bank.keys_KD, self.method.retrieved)
             counts_1K = retrieval_counts(retrieval.indices_BQR, len(bank.keys_KD))
             prompt_1PD = assemble(counts_1K, bank.prompts_KPD)

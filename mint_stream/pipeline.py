@@ -31,7 +31,7 @@ from mint_stream.run_control import RemoteControl, start_run_control
 from mint_stream.shards import count_frames, discover
 from mint_stream.source import loose_frames, plan
 from mint_stream.storage import StorageError
-from mint_stream.summary import RunSummary
+from mint_stream.summary import BESIDE, RunSummary
 from mint_stream.units import Done
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Tally:
         self.adapted += unit["adapted"]
         self.rejects.update(json.loads(unit["rejected"]))
         if self.labelling_since is None and unit["labelled"]:
-            in_labeler_s = sum(s for stage, s in seconds.items() if stage != "decode")
+            in_labeler_s = sum(s for stage, s in seconds.items() if stage not in BESIDE)
             self.labelling_since = time.monotonic() - in_labeler_s
 
 
@@ -249,7 +249,8 @@ def run(config: RunConfig) -> RunSummary:
 
 def start_ray() -> None:
     """Join the cluster that the environment names (`ray job submit` does), else start one here."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What ends a run is said in one line at its end; Ray Data's own traces are in its log files.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
@@ -268,13 +269,18 @@ def _finish_quietly(bank: RemoteBank | None) -> None:
         log.debug("no last checkpoint: the log holds what it would have held", exc_info=error)
 
 
-def _readable(error: Exception) -> Exception:
-    """What a person needs of an error that ended a run."""
-    cause: BaseException | None = error
+def _readable(error: Exception) -> RunFailed:
+    """What a person needs of an error that ended a run, in one line."""
+    cause: BaseException = error
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause
     if isinstance(cause, RunFailed):
         return cause
-    if isinstance(cause, StorageError | BankError | RestoreError | ConfigError):
-        return RunFailed(str(cause))
-    return RunFailed(f"{type(cause).__name__}: {cause}")
+    # Ray Data appends advice of its own to the message.
+    text = " ".join(str(cause).partition("\nFailed to ")[0].split())
+    if not isinstance(cause, StorageError | BankError | RestoreError | ConfigError):
+        log.debug("the run failed", exc_info=error)
+        text = f"{type(cause).__name__}: {text}"
+    if "ommitted" not in text:
+        text += ". What was committed is kept"
+    return RunFailed(text)

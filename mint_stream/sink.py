@@ -11,7 +11,9 @@ overwritten: of two attempts one wins, and what counts is what the winner's labe
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -42,6 +44,7 @@ def commit_units(batch: pa.Table, store: Store, bank: Bank | None) -> pa.Table:
 
 
 def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:
+    started = time.perf_counter()
     name = unit["unit"]
     _write_rejects(name, unit["rejects"], store)
     if unit["log_name"]:
@@ -56,7 +59,9 @@ def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, 
     if bank is not None:
         # Where another attempt won, its labels say which merge counts: the server looks there.
         bank.committed(name, unit["log_name"] if won else None)
-    return {"won": won, **{key: unit[key] for key in COMMITTED_ROW.names if key != "won"}}
+    seconds = {**json.loads(unit["stage_seconds"]), "commit": time.perf_counter() - started}
+    counts = {name: unit[name] for name in ("unit", "labelled", "adapted", "rejected")}
+    return {**counts, "won": won, "stage_seconds": json.dumps(seconds)}
 
 
 def _write_rejects(unit: str, data: bytes | None, store: Store) -> None:

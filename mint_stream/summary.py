@@ -16,6 +16,10 @@ FROZEN = "frozen"
 """Name of the preset that does not adapt; the answer that every other one is held against."""
 
 
+BESIDE = frozenset({"decode", "commit"})
+"""Stages that run in processes of their own, while the labelers go on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """The end of a run. Counts are of this run alone, except `already_done`."""
@@ -38,7 +42,8 @@ class RunSummary:
     startup_s: float = 0.0
     """Part of `seconds` before the first frame was labelled: Ray, listing, loading the model."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that the labelers spent by stage (views, encoder, text, bank, merge, ...)."""
+    """Seconds by stage: `views`, `encoder`, `retrieve`, `text`, `step`, `bank` (waiting for the bank
+    server) and `write` in the labelers; `decode` and `commit` beside them."""
     bank_seq: int | None = None
     """Merges that the bank has seen, over all runs of this output; None where none is kept."""
     stopped: str | None = None
@@ -164,12 +169,13 @@ def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
             f"{summary.startup_s:.0f} s of them to start"
         ),
     )
-    spent_s = sum(summary.stage_seconds.values())
+    stages = sorted(summary.stage_seconds.items(), key=lambda item: -item[1])
+    inside = [(name, s) for name, s in stages if name not in BESIDE]
+    spent_s = sum(s for _, s in inside)
     if spent_s > 0:
-        stages = sorted(summary.stage_seconds.items(), key=lambda item: -item[1])
-        yield (
-            "time",
-            Text(", ".join(f"{name} {s:.1f} s ({s / spent_s:.0%})" for name, s in stages)),
-        )
+        shares = ", ".join(f"{name} {s:.1f} s ({s / spent_s:.1%})" for name, s in inside)
+        yield "labelers", Text(shares)
+        beside = ", ".join(f"{name} {s:.1f} s" for name, s in stages if name in BESIDE)
+        yield "beside", Text(beside)
     if summary.bank_seq is not None:
         yield "bank seq", Text(f"{summary.bank_seq:,}")

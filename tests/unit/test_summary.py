@@ -23,7 +23,7 @@ RUN = RunSummary(
     rejects={"decode": 2, "read": 1},
     adapted=297,
     startup_s=10.0,
-    stage_seconds={"views": 25.0, "encoder": 75.0},
+    stage_seconds={"views": 25.0, "encoder": 75.0, "commit": 9.0},
     bank_seq=94,
 )
 
@@ -66,7 +66,7 @@ def test_the_summary_says_what_was_done_and_where_it_is() -> None:
         "3 (decode 2, read 1)",
         "99.0 % of the frames",
         "3.0 frames/s",
-        "encoder 75.0 s (75%), views 25.0 s (25%)",
+        "encoder 75.0 s (75.0%), views 25.0 s (25.0%)",
         "94",
         "/data/[out]/labels/",
         "/data/[out]/rejects/",
