@@ -42,8 +42,8 @@ class RunSummary:
     startup_s: float = 0.0
     """Part of `seconds` before the first frame was labelled: Ray, listing, loading the model."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by stage: `views`, `encoder`, `retrieve`, `text`, `step`, `bank` (waiting for the bank
-    server) and `write` in the labelers; `decode` and `commit` beside them."""
+    """Seconds by stage: `views`, `encoder`, `retrieve`, `text`, `step`, `bank` (waiting for the
+    bank server) and `write` in the labelers; `decode` and `commit` beside them."""
     bank_seq: int | None = None
     """Merges that the bank has seen, over all runs of this output; None where none is kept."""
     stopped: str | None = None
