@@ -267,7 +267,9 @@ def _load_weights(model: Any, path: Path) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ConfigError(f"weights {str(path)!r} do not fit the model: {error}") from None
+        details = " ".join(str(error).split())
+        shown = details if len(details) < 300 else f"{details[:300]} ..."
+        raise ConfigError(f"weights {str(path)!r} do not fit the model: {shown}") from None
 
 
 def _check_name(name: str, weights: str | None) -> None:

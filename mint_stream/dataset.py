@@ -13,6 +13,7 @@ import os
 from collections.abc import Generator
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
@@ -27,11 +28,22 @@ from mint_stream.sink import commit_units
 from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_units
 
 
-class LabelUnits(MintLabeler):
-    """The labeler as Ray Data's actor pool builds it."""
+class LabelUnits:
+    """The labeler as Ray Data's actor pool builds and calls it."""
 
     def __init__(self, config: LabelerConfig, bank: RemoteBank | None) -> None:
-        super().__init__(config, None if bank is None else BankClient(bank))
+        self._labeler: MintLabeler | Exception
+        try:
+            self._labeler = MintLabeler(config, None if bank is None else BankClient(bank))
+        except Exception as error:
+            # Raised by the first unit instead: of an error in here Ray hands on its own text only.
+            self._labeler = error
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """See `MintLabeler.__call__`."""
+        if isinstance(self._labeler, Exception):
+            raise self._labeler
+        return self._labeler(batch)
 
 
 def labelled_units(
