@@ -1,0 +1,131 @@
+"""A replica: one labeler, its batches, and the HTTP application in front of it, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from mint_stream.bank_client import Bank
+from mint_stream.bank_reader import BankReader
+from mint_stream.bank_watch import BankWatch, CheckpointWatch
+from mint_stream.labeler import LabelerConfig, MintLabeler
+from mint_stream.serving.answers import Answers, ReadAnswers, taught_by
+from mint_stream.serving.api import create_app
+from mint_stream.serving.bank_follower import BankFollower
+from mint_stream.serving.live_bank import ActorWatch, KeptBank, find_bank
+from mint_stream.serving.pace import Pace
+from mint_stream.serving.questions import Outcome, Question
+from mint_stream.serving.service import Service, ServicePlan
+from mint_stream.storage import Store
+
+
+class Replica:
+    """What Serve starts `num_replicas` of. Requests reach the labeler through `@serve.batch`."""
+
+    def __init__(self, plan: ServicePlan, keeper: DeploymentHandle | None, threads: int) -> None:
+        self._answers = open_answers(plan, threads=threads, keeper=keeper)
+        self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._pace = Pace()
+        self._join = serve.batch(
+            max_batch_size=plan.settings.max_batch,
+            batch_wait_timeout_s=0.0,
+            max_concurrent_batches=1,
+        )(self._run_batch)
+        self._service = Service(
+            plan, self._answers, self._ask, min_short_side=min_short_side(self._answers.reader)
+        )
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return create_app(self._service, gives_id=False)
+
+    async def _ask(self, question: Question) -> Outcome:
+        self._join.set_batch_wait_timeout_s(self._pace.wait_s())
+        outcome: Outcome = await self._join(question)
+        return outcome
+
+    async def _run_batch(self, questions: list[Question]) -> list[Outcome]:
+        self._pace.started(len(questions))
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._model, self._answers.answer, questions)
+        finally:
+            self._pace.finished(len(questions))
+
+
+def min_short_side(reader: BankReader) -> int:
+    """Images are reduced to no less than this while they are read, as in the pipeline."""
+    adapter = reader.adapter
+    return math.ceil(adapter.clip.preprocess.size / math.sqrt(adapter.method.min_crop_area))
+
+
+def open_answers(
+    plan: ServicePlan, *, threads: int | None = None, keeper: DeploymentHandle | None = None
+) -> Answers:
+    """Load the model and reach the bank, as `plan` says. Raises `ConfigError`."""
+    settings = plan.settings
+    labeler = MintLabeler(
+        LabelerConfig(
+            model=settings.clip,
+            method=settings.method,
+            phrases=plan.classes.phrases,
+            templates=plan.classes.templates,
+            model_hash=plan.model_hash,
+            classes_hash=plan.classes.hash,
+            bank_scope=settings.bank_scope,
+            seed=settings.seed,
+            top_k=len(plan.classes.names),
+            threads=threads,
+        ),
+        bank=None,
+    )
+    reader = BankReader(labeler.adapter, settings.bank_scope)
+    name = f"serve-{secrets.token_hex(4)}"
+    if settings.adapt != "off":
+        bank, source = _taught_bank(plan, keeper)
+        answers = taught_by(
+            labeler, reader, bank, name=name, source=source, shadow=settings.adapt == "shadow"
+        )
+        answers.start()
+        return answers
+    watches, live = _watches(plan, name)
+    follower = BankFollower(watches, reader, poll_s=settings.bank_poll_s)
+    follower.start()
+    return ReadAnswers(reader, follower, wants=live.want if live else None)
+
+
+def _watches(plan: ServicePlan, name: str) -> tuple[Sequence[BankWatch], ActorWatch | None]:
+    settings, watches = plan.settings, list[BankWatch]()
+    live = None
+    if settings.bank_actor:
+        live = ActorWatch(
+            settings.bank_actor, settings.bank_namespace, reader=name, scope=settings.bank_scope
+        )
+        watches.append(live)
+    if settings.bank_root is not None:
+        watches.append(
+            CheckpointWatch(
+                Store(settings.bank_root),
+                model_hash=plan.model_hash,
+                method=settings.method,
+                width=plan.width,
+            )
+        )
+    return watches, live
+
+
+def _taught_bank(plan: ServicePlan, keeper: DeploymentHandle | None) -> tuple[Bank, str]:
+    settings = plan.settings
+    if settings.bank_actor:
+        bank = find_bank(settings.bank_actor, settings.bank_namespace)
+        return bank, f"live bank server {settings.bank_actor}"
+    assert keeper is not None, "build_app starts one for every bank that requests teach"
+    kept: Any = KeptBank(keeper)
+    return kept, f"bank server of this service, in {settings.bank}"

@@ -1,0 +1,110 @@
+"""A service in this process for the tests: no Ray, batches of whatever is asked at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tiny
+from starlette.testclient import TestClient
+
+from mint_stream import bank_state, checkpoint
+from mint_stream.bank_state import Banks, BankState
+from mint_stream.config import PRESETS, as_dict
+from mint_stream.serving.api import create_app
+from mint_stream.serving.application import plan_service
+from mint_stream.serving.questions import Outcome, Question
+from mint_stream.serving.replica import min_short_side, open_answers
+from mint_stream.serving.service import Service, ServicePlan
+from mint_stream.serving.settings import read_settings
+from mint_stream.storage import Store
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def plan(assets: tiny.Assets, **arguments: Any) -> ServicePlan:
+    """A plan for the tiny CLIP, in float32 on the CPU."""
+    given = {"model": str(assets.model), "labels": str(assets.labels), "device": "cpu"}
+    return plan_service(read_settings({**given, "dtype": "float32", "threads": 1, **arguments}))
+
+
+class Direct:
+    """Asks the labeler for one question after the other, as `@serve.batch` would for many."""
+
+    def __init__(self, service_plan: ServicePlan) -> None:
+        self.answers = open_answers(service_plan)
+        self.batches: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._model = ThreadPoolExecutor(1)
+
+    async def ask(self, question: Question) -> Outcome:
+        await self.gate.wait()
+        self.batches.append(1)
+        loop = asyncio.get_running_loop()
+        return (await loop.run_in_executor(self._model, self.answers.answer, [question]))[0]
+
+
+@contextmanager
+def client(service_plan: ServicePlan) -> Iterator[TestClient]:
+    """An HTTP client of a service in this process."""
+    with serving(service_plan) as (found, _):
+        yield found
+
+
+@contextmanager
+def serving(service_plan: ServicePlan) -> Iterator[tuple[TestClient, Service]]:
+    """The client and the service behind it."""
+    direct = Direct(service_plan)
+    service = Service(
+        service_plan,
+        direct.answers,
+        direct.ask,
+        min_short_side=min_short_side(direct.answers.reader),
+    )
+    with TestClient(create_app(service), raise_server_exceptions=False) as found:
+        yield found, service
+
+
+def identity(service_plan: ServicePlan, **changes: Any) -> dict[str, Any]:
+    """What a bank that this service accepts belongs to."""
+    settings = service_plan.settings
+    whole = {"model": service_plan.model_hash, "method": as_dict(settings.method)}
+    return {**whole, "scope": "shared", "seed": 0, **changes}
+
+
+def taught(service_plan: ServicePlan, *, seed: int, scopes: tuple[str, ...] = ("shared",)) -> Banks:
+    """Banks as a run might have left them after `seed` merges, other ones for each seed."""
+    method = PRESETS[service_plan.settings.preset]
+    start = bank_state.initial_state(
+        entries=method.bank_size, prompt_rows=method.prompt_rows, width=service_plan.width, seed=0
+    )
+    states = {}
+    for number, scope in enumerate(scopes):
+        other = bank_state.initial_state(
+            entries=method.bank_size,
+            prompt_rows=method.prompt_rows,
+            width=service_plan.width,
+            seed=1000 * seed + number,
+        )
+        usage = start.usage_K + seed + 1
+        states[scope] = bank_state.frozen(
+            BankState(other.keys_KD, 3 * other.prompts_KPD, usage, usage.copy())
+        )
+    return Banks(start, states, seq=seed)
+
+
+def save(root: str | Path, service_plan: ServicePlan, banks: Banks, **changes: Any) -> str:
+    """Write `banks` as the newest checkpoint below `root`; gives its name."""
+    done = checkpoint.save(
+        Store(root),
+        banks,
+        covered=(),
+        number=banks.seq,
+        identity=identity(service_plan, **changes),
+    )
+    return done.name
