@@ -151,7 +151,7 @@ class MintAdapter:
         `frame` names the image; with the seed it fixes the random views.
         """
         if isinstance(image, Image):
-            image = np.asarray(image.convert("RGB"))
+            image = np.array(image.convert("RGB"))
         return self.label_views(self.views(image, frame), top_k)
 
     def label_views(self, views_VCHW: Tensor, top_k: int = 5) -> Prediction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,15 +131,20 @@ def vision_shape(config: ModelConfig) -> tuple[int, int]:
     else:
         _check_name(config.model, config.weights)
         content = open_clip.get_model_config(config.model) or {}
-    vision = content.get("vision_cfg", {})
-    if "timm_model_name" in vision or isinstance(vision.get("layers"), list):
-        raise ConfigError(
-            f"model {config.model!r} has no Vision Transformer of open_clip; the method injects "
-            "prompts into one: choose a ViT, such as ViT-B-16"
-        )
+    _check_vit(config.model, content)
+    vision = content["vision_cfg"]
     size = vision.get("image_size", open_clip.CLIPVisionCfg.image_size)
     side = size if isinstance(size, int) else max(size)
     return int(vision.get("width", open_clip.CLIPVisionCfg.width)), int(side)
+
+
+def _check_vit(name: str, content: Mapping[str, Any]) -> None:
+    vision = content.get("vision_cfg", {})
+    if "timm_model_name" in vision or isinstance(vision.get("layers"), list):
+        raise ConfigError(
+            f"model {name!r} has no Vision Transformer of open_clip; the method injects prompts "
+            "into one: choose a ViT, such as ViT-B-16"
+        )
 
 
 def pick_device(name: str) -> torch.device:
@@ -278,6 +283,7 @@ def _check_name(name: str, weights: str | None) -> None:
             f"model is {name!r}; it must be a folder with a config.json, or one of open_clip's "
             "models such as ViT-B-16 or ViT-L-14 (`open_clip.list_models()`)"
         )
+    _check_vit(name, open_clip.get_model_config(name) or {})
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is None:
         raise ConfigError(

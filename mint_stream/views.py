@@ -21,6 +21,10 @@ _LOG_ASPECT = math.log(4 / 3)
 """Crops have an aspect ratio between 3:4 and 4:3, uniform in its logarithm (torchvision)."""
 
 
+_EXTREME = 16
+"""Long side over short side beyond which an image is cropped before it is resized."""
+
+
 def make_views(
     image_HW3: np.ndarray,
     preprocess: Preprocess,
@@ -74,12 +78,11 @@ def _centre(image_3HW: Tensor, preprocess: Preprocess) -> Tensor:
         return image_3HW
     mode = InterpolationMode(preprocess.interpolation)
     height, width = image_3HW.shape[1:]
-    scale = size / min(height, width)
-    # The long side is cropped first where it is extreme, else resizing 1 x 10,000 pixels would
-    # make an image of 224 x 2,240,000.
-    long = max(height, width)
-    keep = min(long, math.ceil(2 * size / scale))
-    image_3HW = tv.center_crop(image_3HW, [min(height, keep), min(width, keep)])
+    short = min(height, width)
+    if max(height, width) > _EXTREME * short:
+        # Else resizing 1 x 10,000 pixels would make an image of 224 x 2,240,000.
+        keep = _EXTREME * short
+        image_3HW = tv.center_crop(image_3HW, [min(height, keep), min(width, keep)])
     return tv.center_crop(tv.resize(image_3HW, [size], mode, antialias=True), [size, size])
 
 
