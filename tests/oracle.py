@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mint_stream.bank_files import LOG_FOLDER, LogName, read_bank, read_delta, write_bank
-from mint_stream.bank_state import Banks, Update, initial_state, replay
+from mint_stream.bank_state import Banks, BankState, Update, initial_state, replay
 from mint_stream.config import MethodConfig
 from mint_stream.storage import Store
 
@@ -108,9 +108,6 @@ def check_bank(
 
     removed: contents of log objects that are no longer on the store, kept aside by the test.
     """
-    initial = initial_state(
-        entries=method.bank_size, prompt_rows=method.prompt_rows, width=width, seed=seed
-    )
     named = {u: _metadata(t)[b"mint.bank_log"].decode() for u, t in output.labels.items()}
     merges: list[tuple[int, Update]] = []
     for unit, name in sorted(named.items(), key=lambda item: item[1]):
@@ -122,20 +119,26 @@ def check_bank(
         update = read_delta(data)
         assert str(LogName.of(LogName.parse(name).seq, unit, update)) == name
         merges.append((LogName.parse(name).seq, update))
-    replayed = replay(Banks(initial), merges)
+    replayed = replay(Banks(_initial(method, width, seed)), merges)
     name, data = output.newest_checkpoint()
     assert write_bank(replayed) == data, f"{name} is not the replay of {len(merges)} merges"
-    banks = read_bank(data, initial)
-    _check_usage(output, banks, method)
-    return banks
+    return check_usage(output, method, width=width, seed=seed)
 
 
-def _check_usage(output: Output, banks: Banks, method: MethodConfig) -> None:
+def check_usage(output: Output, method: MethodConfig, *, width: int = 32, seed: int = 0) -> Banks:
     """Each adapted frame retrieved S * V * Q * R entries: none lost, none counted twice."""
+    banks = read_bank(output.newest_checkpoint()[1], _initial(method, width, seed))
     each = method.steps * method.views * method.query_levels * method.retrieved
     adapted = Counter(row["bank_scope"] for row in output.label_rows if row["adapted"])
     counted = {scope: int(state.usage_K.sum()) for scope, state in banks.states.items()}
     assert counted == {scope: frames * each for scope, frames in adapted.items()}
+    return banks
+
+
+def _initial(method: MethodConfig, width: int, seed: int) -> BankState:
+    return initial_state(
+        entries=method.bank_size, prompt_rows=method.prompt_rows, width=width, seed=seed
+    )
 
 
 def check_same(output: Output, undisturbed: Output) -> None:

@@ -1,0 +1,159 @@
+"""One driver at a time on an output; and where the lease lies, every frame once all the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from drivers import REPOSITORY
+from oracle import Output, check_frames, check_usage
+from places import Place
+from tiny import METHOD, put_tars
+
+from mint_stream.lease import NAME, Lease, LeaseHeld
+from mint_stream.storage import Store
+
+BEAT_S = 0.1
+HOLDER = """
+import sys
+from mint_stream.lease import Lease
+from mint_stream.storage import Store
+Lease(Store(sys.argv[1]), beat_s=0.1).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    return Store(place.output)
+
+
+@pytest.fixture
+def holder(store: Store) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lease."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, store.url],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def lease(store: Store, lost: threading.Event | None = None) -> Lease:
+    return Lease(store, beat_s=BEAT_S, on_lost=lost.set if lost else None)
+
+
+def pretend(store: Store, **holder: object) -> None:
+    """A lease of someone on another machine."""
+    store.write(NAME, json.dumps({"token": "theirs", "host": "elsewhere", **holder}).encode())
+
+
+def test_a_second_driver_is_refused_while_the_first_is_alive(
+    store: Store, holder: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(LeaseHeld, match=f"process {holder.pid} on .* wait for it or stop it"):
+        lease(store).acquire()
+    assert holder.poll() is None
+
+
+def test_a_holder_that_was_killed_here_is_succeeded_at_once(
+    store: Store, holder: subprocess.Popen[str]
+) -> None:
+    holder.kill()
+    holder.wait()
+    mine = Lease(store, beat_s=60)
+    started = time.monotonic()
+    mine.acquire()
+    assert time.monotonic() - started < 30
+    mine.release()
+    assert not store.exists(NAME)
+
+
+def test_a_heartbeat_elsewhere_that_stopped_is_succeeded_after_three_beats(store: Store) -> None:
+    pretend(store, pid=1, beat=7)
+    mine = lease(store)
+    mine.acquire()
+    assert json.loads(store.read(NAME))["token"] != "theirs"
+    mine.release()
+
+
+def test_a_heartbeat_elsewhere_that_goes_on_is_respected(store: Store) -> None:
+    pretend(store, pid=1, beat=0)
+    stop = threading.Event()
+
+    def beat() -> None:
+        count = 0
+        while not stop.wait(BEAT_S / 4):
+            pretend(store, pid=1, beat=(count := count + 1))
+
+    with ThreadPoolExecutor(1) as pool:
+        beating = pool.submit(beat)
+        try:
+            with pytest.raises(LeaseHeld, match="on elsewhere"):
+                Lease(store, beat_s=0.5).acquire()
+        finally:
+            stop.set()
+            beating.result()
+
+
+def test_a_process_id_that_was_given_to_another_process_is_not_the_holder(store: Store) -> None:
+    mine = lease(store)
+    mine.acquire()
+    mine.release()
+    me = json.loads(mine._content())
+    store.write(NAME, json.dumps({**me, "token": "old", "process_started": 1.0}).encode())
+    started = time.monotonic()
+    successor = Lease(store, beat_s=60)
+    successor.acquire()
+    assert time.monotonic() - started < 30
+    successor.release()
+
+
+def test_a_damaged_lease_stops_nobody(store: Store) -> None:
+    store.write(NAME, b"{")
+    mine = lease(store)
+    mine.acquire()
+    mine.release()
+
+
+def test_who_loses_the_lease_is_told_and_leaves_the_new_one_alone(store: Store) -> None:
+    lost = threading.Event()
+    mine = lease(store, lost)
+    mine.acquire()
+    pretend(store, pid=1)
+    assert lost.wait(30)
+    mine.release()
+    assert json.loads(store.read(NAME))["token"] == "theirs"
+
+
+def test_two_drivers_at_once_still_label_every_frame_once(
+    cluster: None, local: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that lies costs work, never a row or an update of the bank."""
+    ids = put_tars(local.input, shards=2, frames=14)
+    with monkeypatch.context() as lying:
+        lying.setattr(Lease, "acquire", lambda self: None)
+        lying.setattr(Lease, "release", lambda self: None)
+        with ThreadPoolExecutor(2) as pool:
+            summaries = list(pool.map(lambda _: local.run(), range(2)))
+    assert sum(summary.frames for summary in summaries) == len(ids)
+    check_frames(Output.read(local.output), ids)
+    ids += put_tars(local.input, shards=1, frames=14, first=2)
+    local.run()
+    output = Output.read(local.output)
+    check_frames(output, ids)
+    check_usage(output, METHOD)
+    assert not Store(local.output).exists(NAME), "nothing is left behind"
