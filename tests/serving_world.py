@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,52 @@ def client(service_plan: ServicePlan) -> Iterator[TestClient]:
 @contextmanager
 def serving(service_plan: ServicePlan) -> Iterator[tuple[TestClient, Service]]:
     """The client and the service behind it."""
-    direct = Direct(service_plan)
-    service = Service(
-        service_plan,
-        direct.answers,
-        direct.ask,
-        min_short_side=min_short_side(direct.answers.reader),
-    )
-    with TestClient(create_app(service), raise_server_exceptions=False) as found:
-        yield found, service
+    made = service(service_plan, Direct(service_plan))
+    with TestClient(create_app(made), raise_server_exceptions=False) as found:
+        yield found, made
+
+
+def service(service_plan: ServicePlan, direct: Direct) -> Service:
+    """A service that asks `direct`."""
+    shortest = min_short_side(direct.answers.reader)
+    return Service(service_plan, direct.answers, direct.ask, min_short_side=shortest)
+
+
+def with_settings(service_plan: ServicePlan, **changes: Any) -> ServicePlan:
+    """`service_plan` with other settings."""
+    return replace(service_plan, settings=service_plan.settings.model_copy(update=changes))
+
+
+async def ask(
+    made: Service, image: bytes, *, body_may_be_read: bool = True
+) -> tuple[int, dict[str, str], bytes]:
+    """POST `image` as ASGI, in the running loop: status, headers, body."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        assert body_may_be_read, "the body was read"
+        return {"type": "http.request", "body": image, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/label",
+        "raw_path": b"/v1/label",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"content-type", b"image/jpeg")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    await create_app(made)(scope, receive, send)
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
 
 
 def identity(service_plan: ServicePlan, **changes: Any) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Label(BaseModel):
     adapted: bool = Field(
         description="Whether what the bank has learned made `label`; else the frozen model did."
     )
-    shadow: Shadow | None = Field(description="The adapted answer beside it (`adapt: shadow`).")
+    shadow: Shadow | None = Field(None, description="The adapted answer beside it (`adapt: shadow`).")
     bank_scope: str = Field(description="Which bank: `shared`, or the camera.")
     bank_seq: int = Field(description="Merges that the bank had seen; 0 without a bank.")
     preset: str
@@ -153,7 +153,7 @@ class Bank(BaseModel):
     used_entries: int = Field(description="Entries that were retrieved at least once, all banks.")
     retrievals: int = Field(description="Retrievals while adapting, all banks.")
     takeovers: int = Field(description="Banks that this replica has taken over since its start.")
-    last_error: str | None = Field(description="Why a newer one could not be taken over.")
+    last_error: str | None = Field(None, description="Why a newer one could not be taken over.")
 
 
 class Limits(BaseModel):
