@@ -294,21 +294,32 @@ def _check_name(name: str, weights: str | None) -> None:
             f"weights are {weights!r}; for {name} they must be one of {', '.join(tags)}, "
             "or the path of a file that exists"
         )
-    if weights in tags:
-        wanted = bool(open_clip.get_pretrained_cfg(name, weights).get("quick_gelu", False))
-        has = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
-        if wanted != has:
-            other = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
-            raise ConfigError(
-                f"weights {weights!r} were trained {'with' if wanted else 'without'} QuickGELU, "
-                f"model {name} is {'with' if has else 'without'} it: use --model {other}"
-            )
+    if _has_quick_gelu(name) and weights in tags and not _wants_quick_gelu(name, weights):
+        raise ConfigError(
+            f"weights {weights!r} were trained without QuickGELU, model {name} is with it: use "
+            f"--model {name.removesuffix('-quickgelu')}"
+        )
+
+
+def _has_quick_gelu(name: str) -> bool:
+    return bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
+
+
+def _wants_quick_gelu(name: str, weights: str | None) -> bool:
+    """Whether weights of open_clip were trained with QuickGELU, by its own configuration."""
+    return bool((open_clip.get_pretrained_cfg(name, weights or "") or {}).get("quick_gelu", False))
 
 
 def _load_named(name: str, weights: str | None) -> tuple[Any, Tokenizer]:
     _check_name(name, weights)
     pretrained = None if weights == RANDOM_WEIGHTS else weights
-    model = open_clip.create_model(name, pretrained=pretrained, device="cpu")
+    model = open_clip.create_model(
+        name,
+        pretrained=pretrained,
+        device="cpu",
+        # OpenAI's weights want the activation that they were trained with under every name.
+        force_quick_gelu=_has_quick_gelu(name) or _wants_quick_gelu(name, pretrained),
+    )
     return model, open_clip.get_tokenizer(name)
 
 

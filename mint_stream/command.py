@@ -31,7 +31,8 @@ class Options:
     input: str | None = None
     """Folder, file or glob, local or any fsspec URL: tar (WebDataset), Parquet, loose images."""
     output: str | None = None
-    """Where labels, rejects and bank checkpoints go: a folder or an URL."""
+    """Where labels, rejects and bank checkpoints go: a folder or an URL. Without --input the
+    demonstration's folder, `quickstart` if not given."""
     labels: str | None = None
     """Class list: text, one class a line, or YAML with synonyms and templates."""
     model: str = BUNDLED

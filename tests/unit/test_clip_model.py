@@ -54,7 +54,7 @@ def test_plain_vits_of_open_clip_are_taken(name: str) -> None:
 def test_a_model_without_a_vit_is_refused_before_it_is_loaded() -> None:
     with pytest.raises(ConfigError, match="no Vision Transformer"):
         vision_shape(config("RN50", "openai"))
-    assert vision_shape(config("ViT-L-14-quickgelu", "openai")) == (1024, 224)
+    assert vision_shape(config("ViT-L-14", "openai")) == (1024, 224)
 
 
 def test_unknown_names_say_what_there_is() -> None:
@@ -66,10 +66,26 @@ def test_unknown_names_say_what_there_is() -> None:
         model_identity(config("ViT-B-16", "opnai"))
 
 
-def test_weights_trained_with_another_activation_name_the_right_model() -> None:
-    with pytest.raises(ConfigError, match="use --model ViT-B-16-quickgelu"):
-        model_identity(config("ViT-B-16", "openai"))
-    model_identity(config("ViT-B-16-quickgelu", "openai"))
+def test_the_activation_is_that_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def create_model(name: str, *, force_quick_gelu: bool, **_: object) -> None:
+        asked.append((name, force_quick_gelu))
+        raise InterruptedError
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+    for weights in ("openai", "laion2b_s34b_b88k"):
+        with pytest.raises(InterruptedError):
+            load_clip(config("ViT-B-16", weights))
+    assert asked == [("ViT-B-16", True), ("ViT-B-16", False)]
+
+
+def test_weights_trained_without_a_named_activation_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"quick_gelu": False})
+    with pytest.raises(ConfigError, match=r"use --model ViT-B-16$"):
+        model_identity(config("ViT-B-16-quickgelu", "openai"))
 
 
 def test_the_identity_follows_the_content_of_local_files(folder: Path) -> None:
