@@ -5,7 +5,8 @@ Shapes: B images or views, C classes.
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
 
@@ -23,7 +24,5 @@ def most_confident(logits_BC: Tensor, count: int) -> Tensor:
 def marginal_entropy(logits_BC: Tensor) -> Tensor:
     """Entropy of the mean predicted distribution, nats: a scalar (MEMO, TPT)."""
     log_p_BC = logits_BC.log_softmax(-1)
-    log_mean_C = log_p_BC.logsumexp(0) - torch.tensor(
-        float(len(log_p_BC)), dtype=log_p_BC.dtype, device=log_p_BC.device
-    ).log()
+    log_mean_C = log_p_BC.logsumexp(0) - math.log(len(log_p_BC))
     return -(log_mean_C.exp() * log_mean_C).sum()

@@ -4,6 +4,10 @@
 
 `exact` runs the paper preset and a faithful port of the published loop (`tests/parity`) on the
 same images and prints the ratio of their times and the largest difference of their answers.
+
+    python pipelines/benchmark.py serve
+
+`serve` puts the service under load, and calls the labeler that it wraps directly in the same run.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from rich.console import Console
 from torch import Tensor
 
 from mint_stream.adapter import MintAdapter
+from mint_stream.benchmark import serve as served
 from mint_stream.benchmark.exact import ExactOptions, Loop, compare
+from mint_stream.benchmark.serve import ServeOptions
 from mint_stream.clip_model import LoadedClip
 from mint_stream.config import ConfigError
 
@@ -27,7 +33,8 @@ PARITY = Path(__file__).resolve().parent.parent / "tests" / "parity"
 def published_loop(clip: LoadedClip, names: list[str], adapter: MintAdapter) -> Loop:
     """The port that stands in `tests/parity`, with the adapter's own start."""
     sys.path.insert(0, str(PARITY))
-    from reference import Bank, PublishedLoop, Settings
+    from reference import PublishedLoop
+    from reference_records import Bank, Settings
 
     method, bank = adapter.method, adapter.bank
     settings = Settings(
@@ -57,9 +64,11 @@ def published_loop(clip: LoadedClip, names: list[str], adapter: MintAdapter) -> 
 
 def main() -> int:
     """Parse and run; 0 if both agree, 1 if not, 2 for settings that cannot work."""
-    options = tyro.extras.subcommand_cli_from_dict({"exact": ExactOptions})
+    options = tyro.extras.subcommand_cli_from_dict({"exact": ExactOptions, "serve": ServeOptions})
     console = Console(highlight=False)
     try:
+        if isinstance(options, ServeOptions):
+            return 0 if served.compare(options, console) else 1
         return 0 if compare(options, published_loop, console) else 1
     except ConfigError as error:
         console.print(f"error: {error}")
