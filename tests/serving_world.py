@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 from mint_stream import bank_state, checkpoint
 from mint_stream.bank_state import Banks, BankState
 from mint_stream.config import PRESETS, as_dict
+from mint_stream.images import decode
+from mint_stream.labeler import LabelerConfig, MintLabeler
 from mint_stream.serving.api import create_app
 from mint_stream.serving.application import plan_service
 from mint_stream.serving.questions import Outcome, Question
@@ -38,6 +40,7 @@ class Direct:
 
     def __init__(self, service_plan: ServicePlan) -> None:
         self.answers = open_answers(service_plan)
+        self.answers.start()
         self.batches: list[int] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -146,3 +149,48 @@ def save(root: str | Path, service_plan: ServicePlan, banks: Banks, **changes: A
         identity=identity(service_plan, **changes),
     )
     return done.name
+
+
+def labeler(service_plan: ServicePlan) -> MintLabeler:
+    """The labeler that an offline run with these settings has, without a bank."""
+    settings = service_plan.settings
+    config = LabelerConfig(
+        model=settings.clip,
+        method=settings.method,
+        phrases=service_plan.classes.phrases,
+        templates=service_plan.classes.templates,
+        model_hash=service_plan.model_hash,
+        classes_hash=service_plan.classes.hash,
+        top_k=5,
+    )
+    return MintLabeler(config, None)
+
+
+def unit(name: str, numbers: list[int]) -> dict[str, Any]:
+    """A unit of images as the pipeline hands it to the labeler."""
+    frames = []
+    for number in numbers:
+        image = decode(tiny.png(number))
+        frames.append(
+            {
+                "frame": f"frame-{number}",
+                "member": str(number),
+                "camera": None,
+                "timestamp": None,
+                "width": image.width,
+                "height": image.height,
+                "pixels_height": image.rgb_HW3.shape[0],
+                "pixels_width": image.rgb_HW3.shape[1],
+                "pixels": image.rgb_HW3.tobytes(),
+            }
+        )
+    return {
+        "unit": name,
+        "shard_id": name,
+        "shard": "shard",
+        "frames": frames,
+        "rejects": [],
+        "partial": False,
+        "shard_frames": None,
+        "read_seconds": 0.0,
+    }

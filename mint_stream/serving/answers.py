@@ -33,9 +33,13 @@ log = logging.getLogger("ray.serve.mint_stream")
 
 
 class Answers(Protocol):
-    """What a replica asks. `answer` is called from one thread; the rest from any."""
+    """What a replica asks. `start` and `answer` are called from one thread; the rest from any."""
 
     reader: BankReader
+
+    def start(self) -> None:
+        """Reach the bank for the first time; a failure is logged, and tried again later."""
+        ...
 
     def answer(self, questions: Sequence[Question]) -> list[Outcome]:
         """An outcome for each question, in order; raises nothing."""
@@ -60,6 +64,10 @@ class ReadAnswers:
 
     def __init__(self, reader: BankReader, follower: BankFollower, wants: Any = None) -> None:
         self.reader, self._follower, self._wants = reader, follower, wants
+
+    def start(self) -> None:
+        """See `Answers`."""
+        self._follower.start()
 
     @property
     def bank(self) -> BankState:
@@ -126,7 +134,7 @@ class TaughtAnswers:
         return self._state.seq is not None
 
     def start(self) -> None:
-        """Reach the bank once. Failures are logged: the first request tries again."""
+        """See `Answers`."""
         try:
             self._note([self.reader.banks.scope_of(None)])
         except (BankError, StorageError, RestoreError) as error:

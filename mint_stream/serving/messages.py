@@ -87,7 +87,9 @@ class Label(BaseModel):
     adapted: bool = Field(
         description="Whether what the bank has learned made `label`; else the frozen model did."
     )
-    shadow: Shadow | None = Field(None, description="The adapted answer beside it (`adapt: shadow`).")
+    shadow: Shadow | None = Field(
+        None, description="The adapted answer beside it (`adapt: shadow`)."
+    )
     bank_scope: str = Field(description="Which bank: `shared`, or the camera.")
     bank_seq: int = Field(description="Merges that the bank had seen; 0 without a bank.")
     preset: str
@@ -182,6 +184,7 @@ class Info(BaseModel):
                     "adapt": "off",
                     "bank_seq": 1284,
                     "bank_age_s": 37.2,
+                    "replica": "3f9a1c02",
                     "limits": {
                         "body_mb": 64,
                         "image_mb": 16,
@@ -203,6 +206,7 @@ class Info(BaseModel):
     adapt: str = Field(description="off, shadow or on: whether requests teach the bank.")
     bank_seq: int | None
     bank_age_s: float | None
+    replica: str = Field(description="Which replica says this: each follows the bank by itself.")
     limits: Limits
 
 

@@ -33,6 +33,9 @@ class Replica:
     def __init__(self, plan: ServicePlan, keeper: DeploymentHandle | None, threads: int) -> None:
         self._answers = open_answers(plan, threads=threads, keeper=keeper)
         self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        # The first batch waits behind this, and the constructor does not: a bank server may be a
+        # deployment that starts at the same time.
+        self._model.submit(self._answers.start)
         self._pace = Pace()
         self._join = serve.batch(
             max_batch_size=plan.settings.max_batch,
@@ -69,7 +72,10 @@ def min_short_side(reader: BankReader) -> int:
 def open_answers(
     plan: ServicePlan, *, threads: int | None = None, keeper: DeploymentHandle | None = None
 ) -> Answers:
-    """Load the model and reach the bank, as `plan` says. Raises `ConfigError`."""
+    """Load the model and find the bank server, as `plan` says; then `start` what this gives.
+
+    Raises `ConfigError`, or `BankError` where there is no such bank server.
+    """
     settings = plan.settings
     labeler = MintLabeler(
         LabelerConfig(
@@ -90,14 +96,10 @@ def open_answers(
     name = f"serve-{secrets.token_hex(4)}"
     if settings.adapt != "off":
         bank, source = _taught_bank(plan, keeper)
-        answers = taught_by(
-            labeler, reader, bank, name=name, source=source, shadow=settings.adapt == "shadow"
-        )
-        answers.start()
-        return answers
+        shadow = settings.adapt == "shadow"
+        return taught_by(labeler, reader, bank, name=name, source=source, shadow=shadow)
     watches, live = _watches(plan, name)
     follower = BankFollower(watches, reader, poll_s=settings.bank_poll_s)
-    follower.start()
     return ReadAnswers(reader, follower, wants=live.want if live else None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,7 @@ class Service:
         self.plan, self.settings, self.answers = plan, plan.settings, answers
         self._batch, self._min_short_side = batch, min_short_side
         self._held = 0
+        self._name = secrets.token_hex(4)
         self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
         self._identity = Identity(
             preset=self.settings.method.name, model=plan.model_hash, classes=plan.classes.hash
@@ -141,6 +143,7 @@ class Service:
             adapt=settings.adapt,
             bank_seq=bank.seq,
             bank_age_s=bank.age_s,
+            replica=self._name,
             limits=Limits(
                 body_mb=settings.max_body_mb,
                 image_mb=settings.max_image_mb,

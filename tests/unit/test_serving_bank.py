@@ -21,7 +21,6 @@ from mint_stream.bank_client import BankClient, LocalBank
 from mint_stream.bank_reader import BankReader
 from mint_stream.bank_watch import CheckpointWatch, LiveWatch, WrongBank
 from mint_stream.images import decode
-from mint_stream.labeler import LabelerConfig, MintLabeler
 from mint_stream.serving import replica
 from mint_stream.serving.answers import taught_by
 from mint_stream.serving.questions import Answer, message
@@ -44,21 +43,6 @@ def watch(plan: ServicePlan, root: Path) -> CheckpointWatch:
     return CheckpointWatch(
         Store(root), model_hash=plan.model_hash, method=plan.settings.method, width=plan.width
     )
-
-
-def labeler(plan: ServicePlan, **changes: Any) -> MintLabeler:
-    settings = plan.settings
-    config = LabelerConfig(
-        model=settings.clip,
-        method=settings.method,
-        phrases=plan.classes.phrases,
-        templates=plan.classes.templates,
-        model_hash=plan.model_hash,
-        classes_hash=plan.classes.hash,
-        top_k=5,
-        **changes,
-    )
-    return MintLabeler(config, None)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -121,7 +105,7 @@ def test_a_bank_of_another_model_or_preset_is_refused(
 
 
 def test_reading_a_bank_is_the_method_s_own_prediction_without_a_step(plan: ServicePlan) -> None:
-    adapter = labeler(plan).adapter
+    adapter = world.labeler(plan).adapter
     banks = world.taught(plan, seed=2)
     state = banks.state("shared")
     adapter.load_bank(*bank_state.effective(state), state.usage_K)
@@ -150,7 +134,7 @@ def test_reading_a_bank_is_the_method_s_own_prediction_without_a_step(plan: Serv
 
 
 def test_the_frozen_side_is_the_offline_frozen_answer(plan: ServicePlan) -> None:
-    adapter = labeler(plan).adapter
+    adapter = world.labeler(plan).adapter
     reader = BankReader(adapter)
     views = torch.cat([reader.view(decode(tiny.png(n)).rgb_HW3) for n in range(6)])
     frozen = adapter.label_frozen(views, 5)
@@ -167,7 +151,7 @@ def test_the_frozen_side_is_the_offline_frozen_answer(plan: ServicePlan) -> None
 def test_each_camera_reads_its_own_bank_and_one_without_gets_the_frozen_answer(
     plan: ServicePlan,
 ) -> None:
-    reader = BankReader(labeler(plan).adapter)
+    reader = BankReader(world.labeler(plan).adapter)
     banks = world.taught(plan, seed=4, scopes=("north", "south"))
     reader.banks = reader.load(banks, "camera")
     view = reader.view(decode(tiny.png(3)).rgb_HW3)
@@ -228,10 +212,10 @@ def test_a_live_bank_is_followed_merge_by_merge_and_not_changed(plan: ServicePla
     assert first is not None
     assert (first.banks.seq, dict(first.banks.states)) == (0, {})
     assert live.news() is None
-    writer = labeler(plan)
+    writer = world.labeler(plan)
     writer.bank = BankClient(bank)
     for number in (1, 2):
-        writer.label_unit(unit(plan, f"unit-{number}", [number]))
+        writer.label_unit(world.unit(f"unit-{number}", [number]))
         news = live.news()
         assert news is not None
         assert news.banks.seq == number
@@ -240,36 +224,6 @@ def test_a_live_bank_is_followed_merge_by_merge_and_not_changed(plan: ServicePla
         )
     assert live.news() is None
     assert bank.live.seq == 2
-
-
-def unit(plan: ServicePlan, name: str, numbers: list[int]) -> dict[str, Any]:
-    """A unit of images as the pipeline hands it to the labeler."""
-    frames = []
-    for number in numbers:
-        image = decode(tiny.png(number))
-        frames.append(
-            {
-                "frame": f"frame-{number}",
-                "member": str(number),
-                "camera": None,
-                "timestamp": None,
-                "width": image.width,
-                "height": image.height,
-                "pixels_height": image.rgb_HW3.shape[0],
-                "pixels_width": image.rgb_HW3.shape[1],
-                "pixels": image.rgb_HW3.tobytes(),
-            }
-        )
-    return {
-        "unit": name,
-        "shard_id": name,
-        "shard": "shard",
-        "frames": frames,
-        "rejects": [],
-        "partial": False,
-        "shard_frames": None,
-        "read_seconds": 0.0,
-    }
 
 
 @pytest.mark.parametrize("shadow", [False, True])
@@ -281,16 +235,16 @@ def test_requests_that_teach_are_the_pipeline_s_units_label_for_label(
         entries=method.bank_size, prompt_rows=method.prompt_rows, width=plan.width, seed=0
     )
     units = [[0, 1, 2], [3], [4, 5]]
-    offline, bank = labeler(plan), LocalBank(start)
+    offline, bank = world.labeler(plan), LocalBank(start)
     offline.bank = BankClient(bank)
     rows = [
         row
         for number, images in enumerate(units)
         for row in pq.read_table(
-            io.BytesIO(offline.label_unit(unit(plan, f"u-{number}", images))["labels"])
+            io.BytesIO(offline.label_unit(world.unit(f"u-{number}", images))["labels"])
         ).to_pylist()
     ]
-    serving, mine = labeler(plan), LocalBank(start)
+    serving, mine = world.labeler(plan), LocalBank(start)
     reader = BankReader(serving.adapter)
     answers = taught_by(serving, reader, mine, name="serve-1", source="here", shadow=shadow)
     answers.start()
