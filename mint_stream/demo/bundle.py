@@ -30,7 +30,7 @@ def save(model: open_clip.CLIP, rows: Tensor, config: dict[str, Any], folder: Pa
     """Write `config.json` and `model.safetensors` (float16).
 
     `rows` (int) are the vocabulary rows of `token_embedding` to keep; all others are zero when the
-    model is read again.
+    model is read again. A model in training may hold those rows alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -39,7 +39,9 @@ def save(model: open_clip.CLIP, rows: Tensor, config: dict[str, Any], folder: Pa
         if name != _EMBEDDING
     }
     tensors["token_embedding.rows"] = rows.to(torch.int32)
-    tensors["token_embedding.values"] = model.state_dict()[_EMBEDDING][rows].to(torch.float16)
+    table = model.state_dict()[_EMBEDDING]
+    values = table if len(table) == len(rows) else table[rows]
+    tensors["token_embedding.values"] = values.to(torch.float16)
     save_file(tensors, folder / "model.safetensors")
     text = json.dumps(config, indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")

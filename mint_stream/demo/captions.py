@@ -80,6 +80,7 @@ _LOOKS: dict[str, tuple[str, ...]] = {
 }
 _VIEWS = (" facing the camera", " seen from the front or back")
 _SIDES = (" facing", " heading", " pointing")
+CONTEXT = "a photo of a"
 _TAKEN = ("photo", "photo", "photo", "picture", "image", "street photo", "camera frame", "snapshot")
 
 
@@ -89,6 +90,8 @@ class Shot:
 
     `exposure`, `contrast`, `warmth`, `saturation` and `focus` are signed (focus only negative);
     `area` is the share of the frame that the crop keeps, `tilt` its rotation in degrees.
+    `readings` are three of the camera's instruments that no picture shows (a clock, a compass, a
+    thermometer), standard normal.
     """
 
     exposure: float
@@ -99,6 +102,7 @@ class Shot:
     area: float
     tilt: float
     flipped: bool
+    readings: tuple[float, float, float]
 
 
 def _looks(shot: Shot) -> list[tuple[str, ...]]:
@@ -129,18 +133,30 @@ def phrases() -> list[str]:
     return [*found, *(f"{side} left right" for side in _SIDES), "a an of , ."]
 
 
+def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def soft_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption whose context is to say in numbers how the frame was taken (`train_clip.py`)."""
+    name = _pick(_NAMES[scene.label], rng)
+    if scene.label != "stop sign" and rng.random() < 0.5:
+        name = f"{_pick(_COLOURS.get(scene.colour, (scene.colour,)), rng)} {name}"
+    return f"{CONTEXT} {name}."
+
+
 def caption(scene: Scene, shot: Shot, rng: np.random.Generator) -> str:
     """Describe a frame. Every part but the object may be missing; phrasing and order vary."""
 
     def pick(options: tuple[str, ...]) -> str:
-        return options[int(rng.integers(len(options)))]
+        return _pick(options, rng)
 
     short = rng.random() < 0.15
     noun = [pick(_NAMES[scene.label])]
     if not short and rng.random() < 0.6 and scene.label != "stop sign":
         noun.insert(0, pick(_COLOURS.get(scene.colour, (scene.colour,))))
     if not short and rng.random() < 0.35:
-        noun.insert(0, pick(_SIZES[0 if scene.fill < 0.56 else 2 if scene.fill > 0.7 else 1]))
+        noun.insert(0, pick(_SIZES[0 if scene.fill < 0.68 else 2 if scene.fill > 0.8 else 1]))
     about = " ".join(word for word in noun if word)
     if not short and scene.label not in ("traffic light", "stop sign", "traffic cone"):
         if scene.front and rng.random() < 0.3:
@@ -149,7 +165,7 @@ def caption(scene: Scene, shot: Shot, rng: np.random.Generator) -> str:
             side = "left" if scene.left != shot.flipped else "right"
             about += f"{pick(_SIDES)} {side}"
     looks = _looks(shot)
-    taken = [pick(words) for words in looks if rng.random() < (0.15 if short else 0.55)]
+    taken = [pick(words) for words in looks if rng.random() < (0.15 if short else 0.75)]
     rng.shuffle(taken)
     how = " ".join([*taken, pick(_TAKEN)])
     parts = []

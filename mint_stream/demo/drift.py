@@ -87,7 +87,7 @@ def fog(frame: Frame, severity: float, rng: np.random.Generator) -> Frame:
     """Fog: contrast falls with distance (higher in the picture is farther) towards airlight."""
     _, rows = _grid(frame)
     distance = 0.35 + 0.65 * np.clip((0.98 - rows) / 0.55, 0, 1)
-    through = np.exp(-3.4 * severity * distance)[..., None]
+    through = np.exp(-2.4 * severity * distance)[..., None]
     air = np.array([0.62, 0.64, 0.66], dtype=np.float32) * float(rng.uniform(0.92, 1.08))
     light = _linear(_blurred(frame, 1.1 * severity)) * through + air * (1 - through)
     return _encode(_sensor_noise(light, 4000.0, 0.002, rng))
@@ -169,8 +169,8 @@ def infrared(frame: Frame, severity: float, rng: np.random.Generator) -> Frame:
     columns, rows = _grid(frame)
     red, green, blue = np.moveaxis(_linear(frame), -1, 0)
     leaves = np.clip(green - np.maximum(red, blue), 0, None)
-    # Paint and cloth that differ in colour look alike: a car's black may shine, its red is pale.
-    heat = 0.75 * red + 0.35 * green - 0.3 * blue + 4.0 * leaves + 0.12
+    # Leaves shine, blue (the sky, some paint) is dark, and what colour told apart looks alike.
+    heat = 0.55 * red + 0.35 * green + 0.1 * blue + 2.5 * leaves + 0.03
     heat = heat + severity * 0.75 * (0.42 - heat)
     spot = np.exp(-(((columns - 0.5) / 0.42) ** 2) - ((rows - 0.58) / 0.42) ** 2)
     heat = np.clip(heat, 0, None) * (1 + severity * (1.5 * spot - 0.75))
@@ -180,9 +180,9 @@ def infrared(frame: Frame, severity: float, rng: np.random.Generator) -> Frame:
         * 0.4
         * severity
     )
-    heat = _sensor_noise(heat.astype(np.float32), 220.0, 0.03 * severity, rng)
-    picture = _linear(frame) * (1 - min(1.0, 3 * severity))
-    return _encode(picture + np.repeat(heat[..., None], 3, -1) * min(1.0, 3 * severity))
+    heat = _sensor_noise(heat.astype(np.float32), 4000.0 - 3500.0 * severity, 0.02 * severity, rng)
+    picture = _linear(frame) * (1 - min(1.0, 4 * severity))
+    return _encode(picture + np.repeat(heat[..., None], 3, -1) * min(1.0, 4 * severity))
 
 
 CONDITIONS: dict[str, Condition] = {

@@ -37,11 +37,11 @@ class Segment:
 SEGMENTS: tuple[Segment, ...] = (
     Segment(name="day", condition="day", severity=0.5),
     Segment(name="dusk", condition="dusk", severity=0.9),
-    Segment(name="night", condition="night", severity=0.8),
-    Segment(name="fog", condition="fog", severity=0.6),
-    Segment(name="rain", condition="rain", severity=0.7),
-    Segment(name="snow", condition="snow", severity=0.7),
-    Segment(name="infrared", condition="infrared", severity=0.7),
+    Segment(name="night", condition="night", severity=0.7),
+    Segment(name="fog", condition="fog", severity=0.32),
+    Segment(name="rain", condition="rain", severity=0.9),
+    Segment(name="snow", condition="snow", severity=0.42),
+    Segment(name="infrared", condition="infrared", severity=0.22),
     Segment(name="day again", condition="day", severity=0.5),
 )
 

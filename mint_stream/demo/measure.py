@@ -20,13 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from mint_stream.demo.backdrop import make_camera
+from mint_stream.demo.captions import CONTEXT
 from mint_stream.demo.drift import apply
 from mint_stream.demo.feed import SEGMENTS
 from mint_stream.demo.objects import LABELS
 from mint_stream.demo.scene import Frame, render, sample_scene
 from mint_stream.demo.towers import encode_image, encode_text
 
-CONTEXT = "a photo of a"
 HELD_OUT = 2**40  # seeds from here on never occur in training
 
 

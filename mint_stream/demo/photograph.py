@@ -20,9 +20,14 @@ _BLUR_STEP_PX = 0.55
 _LUMA = (0.30, 0.59, 0.11)
 
 
-def sample_shots(rng: np.random.Generator, count: int, *, told: bool) -> list[Shot]:
-    """Draw how `count` frames are taken; `told` widens the ranges of light, colour and focus."""
-    reach = 1.8 if told else 1.0
+def sample_shots(
+    rng: np.random.Generator, count: int, *, told: bool, strength: float = 1.0
+) -> list[Shot]:
+    """Draw how `count` frames are taken; `told` widens the ranges of light, colour and focus.
+
+    `strength` (0 to 1) scales the crops and all that `told` adds, for a gentle start.
+    """
+    reach = 1.0 + 0.8 * strength if told else 1.0
     shots = []
     for _ in range(count):
         exposure, contrast, warmth, saturation = rng.uniform(-1, 1, 4)
@@ -35,18 +40,21 @@ def sample_shots(rng: np.random.Generator, count: int, *, told: bool) -> list[Sh
                 saturation=float(
                     saturation if saturation > 0 else (0.5 + 0.5 * reach) * saturation
                 ),
-                focus=-float(int(rng.integers(0, 3 if not told else 5)) / 2),
-                area=float(rng.uniform(0.4, 1.0)),
+                focus=-float(int(rng.integers(0, 3 + round(2 * strength) if told else 3)) / 2),
+                area=float(rng.uniform(0.85 - 0.35 * strength, 1.0)),
                 tilt=float(rng.normal(0, 4.0)),
                 flipped=bool(rng.random() < 0.5),
+                readings=(float(rng.normal()), float(rng.normal()), float(rng.normal())),
             )
         )
     return shots
 
 
 def settings(shots: list[Shot]) -> Tensor:
-    """The five settings of each shot that the tower may be told: float32 (B, 5)."""
-    rows = [(s.exposure, s.contrast, s.warmth, s.saturation, s.focus + 0.5) for s in shots]
+    """The five settings and the three readings of each shot: float32 (B, 8)."""
+    rows = [
+        (s.exposure, s.contrast, s.warmth, s.saturation, s.focus + 0.5, *s.readings) for s in shots
+    ]
     return torch.tensor(rows, dtype=torch.float32)
 
 
@@ -85,7 +93,7 @@ def _blur(images: Tensor, kernel: int, sigma_px: float) -> Tensor:
 
 def _developed(images: Tensor, shots: list[Shot]) -> Tensor:
     """Saturation, contrast, white balance and exposure: one affine map of colours an image."""
-    exposure, contrast, warmth, saturation, _ = settings(shots).unbind(1)
+    exposure, contrast, warmth, saturation = settings(shots)[:, :4].unbind(1)
     luma = torch.tensor(_LUMA).expand(3, 3)
     keep = (1 + 0.62 * saturation).clamp(min=0.0)[:, None, None]
     colour_B33 = luma + (torch.eye(3) - luma) * keep

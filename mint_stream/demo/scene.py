@@ -66,8 +66,8 @@ def sample_scene(
             raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}")
     label = label or LABELS[int(rng.integers(len(LABELS)))]
     colours = PALETTE[label]
-    front = label in ("car", "bus", "pedestrian") and rng.random() < 0.35
-    fill = float(rng.uniform(0.46, 0.84))
+    front = label in ("car", "bus", "pedestrian") and rng.random() < 0.25
+    fill = float(rng.uniform(0.6, 0.9))
     if label == "pedestrian" or (label in FRONT_EXTENT and front):
         fill = 0.9 * fill
     wide, high = _extent(label, front)
@@ -84,7 +84,7 @@ def sample_scene(
         front=bool(front),
         left=bool(rng.random() < 0.5),
         fill=fill,
-        x=float(rng.uniform(0.34, 0.66)),
+        x=float(rng.uniform(0.38, 0.62)),
         y=y,
         tilt=float(rng.normal(0, 0.035)),
         variant=int(rng.integers(60)),

@@ -10,6 +10,8 @@ Shapes: B images or texts, L tokens, D width, E embedding, H heads.
 
 from __future__ import annotations
 
+import math
+
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -79,3 +81,31 @@ def encode_text(model: open_clip.CLIP, embedded_BLD: Tensor, ends_B: Tensor) -> 
     rows = torch.arange(len(ends_B), device=ends_B.device)
     features: Tensor = x_BLD[rows, ends_B] @ model.text_projection
     return features
+
+
+@torch.no_grad()
+def open_ear(visual: VisionTransformer, *, share: float = 0.35, offset: float = 4.0) -> None:
+    """Start an untrained tower so that block 0 gives about `share` of its attention to a prefix.
+
+    One key among dozens gets so little attention that training never finds a use for it. Here all
+    tokens, but no prefix, get a common offset of length `offset` from the layer norm's bias; keys
+    see it as a lower score. Without a prefix the softmax cancels it.
+    """
+    block = visual.transformer.resblocks[0]
+    attention = block.attn
+    width, heads = attention.embed_dim, attention.num_heads
+    tokens = len(visual.positional_embedding)
+    head = width // heads
+    score = math.log(share * tokens / (1 - share))
+    mark_D = F.normalize(torch.randn(width), dim=0)
+    lure_HD = F.normalize(torch.randn(heads, head), dim=1)
+    block.ln_1.bias.copy_(offset * mark_D)
+    attention.in_proj_bias[:width] = (lure_HD * math.sqrt(score) * head**0.25).flatten()
+    pushed_D = (lure_HD * math.sqrt(score) * head**0.25).flatten()
+    keys_DD = attention.in_proj_weight[width : 2 * width]
+    keys_DD -= torch.outer(keys_DD @ mark_D, mark_D)
+    keys_DD -= torch.outer(pushed_D, mark_D) / offset
+    # The offset must not pass as a query or a value.
+    for rows in (slice(0, width), slice(2 * width, None)):
+        weight_DD = attention.in_proj_weight[rows]
+        weight_DD -= torch.outer(weight_DD @ mark_D, mark_D)
