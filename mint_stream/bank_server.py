@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mint_stream import checkpoint
+from mint_stream import bank_log, checkpoint
 from mint_stream.bank_exchange import Fetched, HeldMerge, MergeAnswer, Position, Restarted
 from mint_stream.bank_files import LogName
 from mint_stream.bank_state import Banks, Update, initial_state
@@ -229,7 +229,7 @@ class BankServer:
         )
         return BankLedger(
             found.checkpoint,
-            lambda name: checkpoint.read_log(self._store, name),
+            lambda name: bank_log.read_log(self._store, name),
             merges=found.merges,
             covered=found.covered,
             settled=settled,
@@ -237,7 +237,7 @@ class BankServer:
 
     def _look_up(self, unit: str) -> bool:
         """Whether the labels of `unit` are on the store; if so, the ledger knows it afterwards."""
-        log_name = checkpoint.committed_log(self._store, unit)
+        log_name = bank_log.committed_log(self._store, unit)
         if log_name is None:
             return False
         if not self._opened().committed(unit, log_name):

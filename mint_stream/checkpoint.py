@@ -3,10 +3,8 @@
     bank/checkpoints/<seq>-<digest>.parquet    the banks after exactly the committed merges
     bank/checkpoints/<seq>-<digest>.json       written after it: without it there is no checkpoint
 
-Restoring needs no listing of all labels. A log object counts if the labels of its unit exist and
-name it (`BANK_LOG_KEY` in their Parquet metadata); everything else in `bank/log/` is the trace of
-an attempt that was cut off. A log object is removed only when every checkpoint that is kept holds
-it, so that any of them can be fallen back to.
+A log object is removed only when every checkpoint that is kept holds it, so that any of them can
+be fallen back to.
 """
 
 from __future__ import annotations
@@ -15,44 +13,22 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from mint_stream.bank_exchange import banks_digest
-from mint_stream.bank_files import (
-    LOG_FOLDER,
-    BankFileError,
-    LogName,
-    read_bank,
-    read_delta,
-    seq_text,
-    write_bank,
-)
+from mint_stream.bank_files import BankFileError, LogName, read_bank, seq_text, write_bank
+from mint_stream.bank_log import RestoreError as RestoreError
+from mint_stream.bank_log import each, log_since
 from mint_stream.bank_state import Banks, BankState, Update, replay
 from mint_stream.storage import ObjectMissing, StorageError, Store
-from mint_stream.units import labels_name
 
 log = logging.getLogger(__name__)
 
 FOLDER = "bank/checkpoints/"
 KEPT = 3
 """Checkpoints on the store; more would only lengthen the log."""
-BANK_LOG_KEY = b"mint.bank_log"
-"""Metadata of a labels file: the log object of its unit, or empty where the unit has none."""
-_CONNECTIONS = 16
-"""Objects in flight at a time: small ones wait on latency alone."""
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class RestoreError(RuntimeError):
-    """The bank cannot be brought back exactly. The message says what is damaged and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +125,9 @@ def retire(store: Store) -> list[str]:
     stale += [name for name in (*found.damaged, *found.unfinished) if name < kept[-1].name]
     # The JSON goes first: a Parquet without one is not a checkpoint.
     for suffix in (".json", ".parquet"):
-        _each(lambda name: _delete(store, name), [name + suffix for name in stale])
+        each(lambda name: _delete(store, name), [name + suffix for name in stale])
     names = sorted(removable)
-    gone = _each(lambda name: _delete(store, name), names)
+    gone = each(lambda name: _delete(store, name), names)
     return [name for name, is_gone in zip(names, gone, strict=True) if is_gone]
 
 
@@ -182,46 +158,13 @@ def restore(store: Store, initial: BankState, identity: Mapping[str, Any]) -> Re
     if notes:
         since = f"checkpoint {used.name}" if used else "an empty bank"
         notes.append(f"continuing from {since} and the log since then")
-    merges, covered = _log_since(store, used, notes)
+    merges, covered = log_since(store, used.seq if used else 0, used.covered if used else (), notes)
     for note in notes:
         log.warning("%s", note)
     newest = max((checkpoint.number for checkpoint in found.sound), default=0)
     return RestoreResult(
         checkpoint=banks, merges=merges, covered=covered, number=newest, notes=notes
     )
-
-
-def read_log(store: Store, name: str) -> Update | None:
-    """The update in the log object `name`, None if there is none.
-
-    Raises `RestoreError` if its content is not what its name says.
-    """
-    try:
-        update = read_delta(store.read(name))
-    except ObjectMissing:
-        return None
-    except BankFileError as error:
-        raise _damaged_log(store, name, str(error)) from error
-    expected = LogName.parse(name)
-    if LogName.of(expected.seq, expected.unit, update) != expected:
-        raise _damaged_log(store, name, "its content does not match the hash in its name")
-    return update
-
-
-def committed_log(store: Store, unit: str) -> str | None:
-    """The log object that the labels of `unit` refer to: "" for none, None if not committed."""
-    name = labels_name(unit)
-    try:
-        metadata = pq.read_schema(pa.BufferReader(store.read(name))).metadata or {}
-        return bytes(metadata[BANK_LOG_KEY]).decode()
-    except ObjectMissing:
-        return None
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise RestoreError(
-            f"{store.uri(name)} does not say which bank update belongs to it ({error!r}): it is "
-            "damaged, or was not written by mint_stream. Bring it back from a backup or an older "
-            "object version, or delete it to have its frames labelled again"
-        ) from error
 
 
 @dataclass
@@ -287,42 +230,6 @@ def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None
         )
 
 
-def _log_since(
-    store: Store, used: Checkpoint | None, notes: list[str]
-) -> tuple[list[tuple[LogName, Update]], frozenset[str]]:
-    """Committed merges on the store that `used` does not hold; and what must not be replayed."""
-    present = {info.name for info in store.list(LOG_FOLDER)}
-    held = present.intersection(used.covered if used else ())
-    candidates: dict[str, set[str]] = defaultdict(set)
-    for name in sorted(present - held):
-        try:
-            candidates[LogName.parse(name).unit].add(name)
-        except BankFileError as error:
-            notes.append(f"{error}; it was left alone")
-    units = sorted(candidates)
-    superfluous: set[str] = set()
-    chosen: list[str] = []
-    for unit, counts in zip(units, _each(lambda u: committed_log(store, u), units), strict=True):
-        if counts is None:
-            continue
-        superfluous |= candidates[unit] - {counts}
-        if counts in candidates[unit]:
-            chosen.append(counts)
-        elif counts and LogName.parse(counts).seq > (used.seq if used else 0):
-            notes.append(f"{counts}, the bank update of a committed unit, is gone and left out")
-    merges = [
-        (LogName.parse(name), update)
-        for name, update in zip(chosen, _each(lambda n: read_log(store, n), chosen), strict=True)
-        if update is not None
-    ]
-    return sorted(merges, key=lambda merge: merge[0]), frozenset(held | superfluous)
-
-
-def _each(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        return list(pool.map(call, items))
-
-
 def _delete(store: Store, name: str) -> bool:
     try:
         store.delete(name)
@@ -330,14 +237,6 @@ def _delete(store: Store, name: str) -> bool:
         log.warning("could not delete %s, which is no longer needed: %s", name, error)
         return False
     return True
-
-
-def _damaged_log(store: Store, name: str, why: str) -> RestoreError:
-    return RestoreError(
-        f"{store.uri(name)}, the bank update of a committed unit, is damaged: {why}. Bring it "
-        "back from a backup or an older object version; or delete it, and the run goes on "
-        "without this one update"
-    )
 
 
 def _hash_of(values: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mint_stream.bank_files import write_delta
+from mint_stream.bank_log import BANK_LOG_KEY
 from mint_stream.bank_state import BankState, Delta, Update, delta, effective, initial_state
-from mint_stream.checkpoint import BANK_LOG_KEY
 from mint_stream.storage import ObjectInfo, ObjectMissing, Store
 from mint_stream.units import labels_name
 

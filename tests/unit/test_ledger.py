@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -64,6 +65,23 @@ def test_commits_that_come_later_than_promised_cost_order_and_nothing_else(fate,
     world = play(a_world(labelers, decay), fate, reckless=True)
     world.check_usage()
     world.check_store()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(3))
+def test_thousands_of_plays(seed):
+    random = Random(seed)
+    for _ in range(1000):
+        fate = [random.randrange(2**16) for _ in range(random.randrange(120))]
+        decay, labelers = random.choice([0.998, 0.02]), random.randint(2, 5)
+        alone = play(a_world(1, decay, in_order=True), fate)
+        assert alone.labels == undisturbed(decay).labels
+        assert banks_digest(alone.durable()) == banks_digest(undisturbed(decay).durable())
+        several = play(a_world(labelers, decay), fate)
+        assert banks_digest(several.durable()) == banks_digest(several.replayed())
+        several.check_every_checkpoint()
+        play(a_world(labelers, decay), fate, reckless=True).check_usage()
 
 
 def test_one_labeler_is_bit_identical_to_no_server_at_all():
