@@ -61,6 +61,8 @@ class RunProgress:
 
     def start(self, done: int, shards_left: int) -> None:
         """Say what is there already."""
+        if self._total is not None:
+            self._live.update(self._task, total=max(0, self._total - done))
         if self._quiet:
             return
         if done:

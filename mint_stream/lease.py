@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import socket
 import threading
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import psutil
+
+from mint_stream.storage import ObjectMissing
 
 NAME = "lease.json"
 
@@ -77,15 +80,19 @@ class Lease:
         """Stop the heartbeat and give the lease up, if it is still ours."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
-        if (self._holder() or {}).get("token") == self._token:
-            self._store.delete(NAME)
+            self._thread.join(timeout=3 * self._beat_s)
+        try:
+            if (self._holder() or {}).get("token") == self._token:
+                self._store.delete(NAME)
+        except OSError as error:
+            # Its holder will be found dead: nothing depends on this.
+            log.warning("the lease could not be given up: %s", error)
 
     def _content(self) -> bytes:
         me = psutil.Process()
         content = {
             "token": self._token,
-            "host": socket.gethostname(),
+            "host": _host(),
             "pid": me.pid,
             "process_started": me.create_time(),
             "beat": self._beats,
@@ -95,7 +102,7 @@ class Lease:
     def _holder(self) -> dict[str, Any] | None:
         try:
             holder: dict[str, Any] = json.loads(self._store.read(NAME))
-        except (FileNotFoundError, ValueError):
+        except (ObjectMissing, ValueError):
             return None
         return holder
 
@@ -130,8 +137,16 @@ class Lease:
                 log.warning("heartbeat failed, trying again: %s", error)
 
 
+def _host() -> str:
+    """This machine, or this container of it: where a process id means the same process."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
 def _died_here(holder: dict[str, Any]) -> bool:
-    if holder.get("host") != socket.gethostname() or "pid" not in holder:
+    if holder.get("host") != _host() or "pid" not in holder:
         return False
     try:
         started = psutil.Process(holder["pid"]).create_time()

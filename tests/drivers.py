@@ -45,7 +45,7 @@ class Driver:
         self._token = secrets.token_hex(8)
         # Short: Ray's sockets lie below it, and their paths may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="mint", dir="/tmp"))
-        paths = [str(REPOSITORY), str(REPOSITORY / "tests")]
+        paths = [str(REPOSITORY / folder) for folder in ("", "tests", "tests/faults")]
         self._environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(paths),
