@@ -15,11 +15,9 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mint_stream.config import BUNDLED as BUNDLED
 from mint_stream.config import ConfigError, ModelConfig
 from mint_stream.text_prompt import Tokenizer
-
-BUNDLED = str(Path(__file__).parent / "demo" / "clip")
-"""The small CLIP that the package ships, for the quickstart."""
 
 RANDOM_WEIGHTS = "random"
 """In place of weights: an untrained model, for measuring cost."""

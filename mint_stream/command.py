@@ -11,13 +11,11 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from mint_stream.clip_model import BUNDLED
-from mint_stream.config import ConfigError, Dtype, ModelConfig, RunConfig, preset, require
+from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConfig, preset, require
 from mint_stream.console import RunProgress
 from mint_stream.lease import LeaseHeld
-from mint_stream.pipeline import RunFailed, prepare_run
 from mint_stream.storage import StorageError
-from mint_stream.summary import print_summary
+from mint_stream.summary import RunFailed, print_summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def label(config: RunConfig, console: Console, *, quiet: bool) -> int:
     """Run the pipeline with progress and a summary."""
+    # Torch and Ray take seconds to import: not for --help, and not for a flag that does not exist.
+    from mint_stream.pipeline import prepare_run
+
     with RunProgress(console, total=config.limit, quiet=quiet) as progress:
         run = prepare_run(
             config, on_start=progress.start, on_commit=progress.update, handle_signals=True

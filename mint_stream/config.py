@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 BankScope = Literal["shared", "camera"]
+
+BUNDLED = str(Path(__file__).parent / "demo" / "clip")
+"""The small CLIP that the package ships, for the quickstart."""
 
 
 class ConfigError(ValueError):

@@ -31,16 +31,12 @@ from mint_stream.run_control import RemoteControl, start_run_control
 from mint_stream.shards import count_frames, discover
 from mint_stream.source import loose_frames, plan
 from mint_stream.storage import StorageError
-from mint_stream.summary import BESIDE, RunSummary
+from mint_stream.summary import BESIDE, RunFailed, RunSummary
 from mint_stream.units import Done
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "mint_stream"
-
-
-class RunFailed(RuntimeError):
-    """The run could not go on; what was committed stays. The message says what to do."""
 
 
 @dataclass

@@ -20,6 +20,10 @@ BESIDE = frozenset({"decode", "commit"})
 """Stages that run in processes of their own, while the labelers go on."""
 
 
+class RunFailed(RuntimeError):
+    """The run could not go on; what was committed stays. The message says what to do."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """The end of a run. Counts are of this run alone, except `already_done`."""

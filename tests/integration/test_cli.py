@@ -64,7 +64,6 @@ def test_a_new_flag_is_meant() -> None:
     )
     found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", answer.stdout))
     assert {flag for flag in found if not flag.startswith("--no-")} == FLAGS
-    assert "--weights" in answer.stdout
 
 
 def test_a_run_on_s3_says_what_it_does_and_keeps_its_secrets(
