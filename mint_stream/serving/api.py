@@ -22,9 +22,10 @@ from starlette.types import ASGIApp
 
 import mint_stream
 from mint_stream.serving.envelope import Envelope
-from mint_stream.serving.intake import IMAGE_TYPES, receive
+from mint_stream.serving.intake import receive
 from mint_stream.serving.messages import Bank, Health, Info, Label, Labels
-from mint_stream.serving.problems import Problem, ProblemDetails, documented
+from mint_stream.serving.openapi import body, complete_openapi
+from mint_stream.serving.problems import Problem, documented
 from mint_stream.serving.service import Asked, Service
 from mint_stream.serving.settings import TOKEN_VARIABLE
 
@@ -80,7 +81,7 @@ def create_app(service: Service, *, gives_id: bool = True) -> ASGIApp:
     _add_labelling(app, service)
     _add_about(app, service)
     _add_page(app)
-    _complete_openapi(app)
+    complete_openapi(app)
     return Envelope(app, gives_id=gives_id)
 
 
@@ -123,7 +124,7 @@ def _add_labelling(app: FastAPI, service: Service) -> None:
         "/v1/label",
         response_model=Label | Labels,
         responses=problems,
-        openapi_extra=_body(raw=True),
+        openapi_extra=body(raw=True),
         dependencies=guard,
         tags=["label"],
     )
@@ -148,7 +149,7 @@ def _add_labelling(app: FastAPI, service: Service) -> None:
         "/v1/labels:batch",
         response_model=Labels,
         responses=problems,
-        openapi_extra=_body(raw=False),
+        openapi_extra=body(raw=False),
         dependencies=guard,
         tags=["label"],
     )
@@ -273,46 +274,3 @@ def _handle_errors(app: FastAPI) -> None:
     async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
         found = Problem("bad-request", "the client went away", "Send the whole request.")
         return found.response(request.state.request_id)
-
-
-def _body(*, raw: bool) -> dict[str, Any]:
-    """OpenAPI's description of a body that is read by `intake`."""
-    binary = {"type": "string", "format": "binary"}
-    form = {
-        "schema": {
-            "type": "object",
-            "required": ["image"],
-            "properties": {
-                "image": {
-                    "type": "array",
-                    "items": binary,
-                    "description": "JPEG, PNG or WebP; repeat the field for several.",
-                },
-                "camera": {"type": "string"},
-                "top_k": {"type": "integer"},
-                "frame": {"type": "string"},
-            },
-        },
-        "encoding": {"image": {"contentType": ", ".join(IMAGE_TYPES)}},
-    }
-    kinds: dict[str, Any] = {kind: {"schema": binary} for kind in IMAGE_TYPES if raw}
-    return {"requestBody": {"required": True, "content": {**kinds, "multipart/form-data": form}}}
-
-
-def _complete_openapi(app: FastAPI) -> None:
-    """Put the schema of problems in, and take FastAPI's own errors out, which are never sent."""
-    made = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        found = made()
-        schemas = found.setdefault("components", {}).setdefault("schemas", {})
-        schemas["ProblemDetails"] = ProblemDetails.model_json_schema()
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        for operations in found["paths"].values():
-            for operation in operations.values():
-                said = operation["responses"].get("422", {}).get("content", {})
-                said.pop("application/json", None)
-        return found
-
-    app.openapi = openapi  # type: ignore[method-assign]
