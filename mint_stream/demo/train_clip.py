@@ -65,7 +65,7 @@ SETTINGS, READINGS = 5, 3
 # Well below a standard normal prompt's 1: such a prompt is loud, and a few steps of learning reach
 # from one setting to another.
 PREFIX_STD = 0.4
-CONTEXT_STD = 0.03  # less than a step of tuning and a few: the tower must listen closely
+CONTEXT_STD = 0.03  # of the size of three steps of tuning: the tower must listen closely
 
 
 @dataclass(frozen=True, kw_only=True)
