@@ -39,6 +39,8 @@ class BankConfig:
     identity: Mapping[str, Any] = field(default_factory=dict)
     """What the bank belongs to (model hash, method): a checkpoint of another one is refused."""
     checkpoint_every_s: float = 60.0
+    in_order: bool = False
+    """There is one labeler, whose units are committed in the order of their merges."""
     settle_s: float = 60.0
     """After a restart: how long commits from before may take to arrive and still find their place
     in the order. Until then there is no new checkpoint, and the log stays."""
@@ -233,6 +235,7 @@ class BankServer:
             merges=found.merges,
             covered=found.covered,
             settled=settled,
+            in_order=self._config.in_order,
         )
 
     def _look_up(self, unit: str) -> bool:

@@ -84,6 +84,7 @@ class BankLedger:
         merges: committed merges to replay on top of `durable`, as `checkpoint.restore` finds them.
         covered: names of log objects that `durable` holds and that may be on the store.
         settled: False after a restart, when commits from before may still arrive.
+        in_order: there is one labeler, and its units are committed in the order of their merges.
         hold_bytes: committed updates beyond this are let go and read again when needed.
     """
 
@@ -95,6 +96,7 @@ class BankLedger:
         merges: Iterable[tuple[LogName, Update]] = (),
         covered: Iterable[str] = (),
         settled: bool = True,
+        in_order: bool = False,
         hold_bytes: int = 512 * 2**20,
     ) -> None:
         self.incarnation = secrets.token_hex(8)
@@ -102,6 +104,7 @@ class BankLedger:
         self._read_log = read_log
         self._covered = set(covered)
         self._settled = settled
+        self._in_order = in_order
         self._hold_bytes = hold_bytes
         self._held_bytes = 0
         self._merges: list[LoggedMerge] = []
@@ -128,9 +131,15 @@ class BankLedger:
         return sum(merge.committed for merge in self._merges)
 
     def pull(self, unit: str) -> Position:
-        """Start a labeler on `unit`. An uncommitted merge of `unit` is taken out."""
+        """Start a labeler on `unit`. An uncommitted merge of `unit` is taken out.
+
+        In order, the ones after it are taken out as well: they died with it, or come back with
+        their commits.
+        """
         if self._is_pending(unit):
-            self._take_out({unit})
+            since = self._of_unit[unit].name
+            later = {name.unit for name in self.pending if name >= since}
+            self._take_out(later if self._in_order else {unit})
             self._fold()
         held = [HeldMerge(str(m.name), self._update(m)) for m in self._merges if not m.committed]
         return Position(self.incarnation, self.live.seq, tuple(held))

@@ -85,6 +85,7 @@ class World:
             width=WIDTH,
             seed=7,
             settle_s=1e9,
+            in_order=in_order,
         )
         self.in_order, self.decay = in_order, decay
         self.servers = 0

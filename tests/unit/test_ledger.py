@@ -175,6 +175,21 @@ def test_a_pull_takes_the_last_attempt_back_bit_for_bit():
     assert bench.merge("u2").name == first.name
 
 
+def test_in_order_a_pull_takes_back_what_came_after_as_well():
+    """Two units died with their labeler: the first is to be labelled without the second."""
+    bench = Bench(in_order=True)
+    names = [bench.merge(f"u{n}").name for n in (1, 2, 3)]
+    assert bench.ledger.pull("u2").seq == 1
+    assert [name.unit for name in bench.ledger.pending] == ["u1"]
+    # The third was committed after all: it comes back with its commit, in its place.
+    bench.merge("u2")
+    bench.ledger.committed("u3", names[2])
+    for n in (1, 2):
+        bench.ledger.committed(f"u{n}", names[n - 1])
+    expected = bench.replayed("u1", "u2", "u3")
+    assert banks_digest(bench.ledger.durable) == banks_digest(expected)
+
+
 def test_a_labeler_that_starts_takes_over_what_is_under_way():
     bench = Bench()
     name = bench.merge("u1").name
