@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from s3_server import S3Server, serve, use_environment
+
+
+# A busy machine is not a failure.
+settings.register_profile("mint", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mint")
 
 
 @pytest.fixture(scope="session")
