@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from s3_server import S3Server, serve, use_environment
 
-
 # A busy machine is not a failure.
 settings.register_profile("mint", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mint")
