@@ -21,6 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from mint_stream.bank_actor import RemoteBank
 from mint_stream.bank_client import BankClient
 from mint_stream.config import RunConfig
+from mint_stream.flow import LABELLED_ROW
 from mint_stream.labeler import LabelerConfig, MintLabeler
 from mint_stream.preflight import Prepared
 from mint_stream.run_control import RemoteControl
@@ -31,7 +32,10 @@ from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_units
 class LabelUnits:
     """The labeler as Ray Data's actor pool builds and calls it."""
 
-    def __init__(self, config: LabelerConfig, bank: RemoteBank | None) -> None:
+    def __init__(
+        self, config: LabelerConfig, bank: RemoteBank | None, control: RemoteControl
+    ) -> None:
+        self._control = control
         self._labeler: MintLabeler | Exception
         try:
             self._labeler = MintLabeler(config, None if bank is None else BankClient(bank))
@@ -40,9 +44,11 @@ class LabelUnits:
             self._labeler = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """See `MintLabeler.__call__`."""
+        """See `MintLabeler.__call__`. After a stop request nothing is begun: no rows come out."""
         if isinstance(self._labeler, Exception):
             raise self._labeler
+        if self._control.stopping():
+            return LABELLED_ROW.empty_table()
         return self._labeler(batch)
 
 
@@ -74,7 +80,7 @@ def labelled_units(
         )
         .map_batches(
             LabelUnits,
-            fn_constructor_args=(_labeler_config(config, prepared, gpus), bank),
+            fn_constructor_args=(_labeler_config(config, prepared, gpus), bank, control),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(

@@ -38,9 +38,8 @@ def commit_units(batch: pa.Table, store: Store, bank: Bank | None) -> pa.Table:
         StorageError: the store refused, or did not answer within the bound on retries. What was
             committed before stays; the unit is labelled again by the next run.
     """
-    return pa.concat_tables(
-        [row(COMMITTED_ROW, _commit(unit, store, bank)) for unit in rows(batch)]
-    )
+    committed = [row(COMMITTED_ROW, _commit(unit, store, bank)) for unit in rows(batch)]
+    return pa.concat_tables([COMMITTED_ROW.empty_table(), *committed])
 
 
 def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Driver:
     def __init__(
         self, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None
     ) -> None:
-        self._token = secrets.token_hex(8)
+        self.token = secrets.token_hex(8)
         # Short: Ray's sockets lie below it, and their paths may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="mint", dir="/tmp"))
         paths = [str(REPOSITORY / folder) for folder in ("", "tests", "tests/faults")]
@@ -52,7 +52,7 @@ class Driver:
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",
             "RAY_TMPDIR": str(self.folder),
-            TOKEN: self._token,
+            TOKEN: self.token,
             **(environment or {}),
         }
         self._arguments = list(arguments)
@@ -119,7 +119,7 @@ class Driver:
 
     def _is_own(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get(TOKEN) == self._token
+            return process.environ().get(TOKEN) == self.token
         except psutil.Error:
             return False
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import secrets
 import signal
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -100,24 +101,24 @@ class Plan:
         """Note that this process plays `role`."""
         (self.folder / "pids" / f"{role}-{os.getpid()}").touch()
 
-    def find(self, role: str) -> psutil.Process | None:
-        """A living process that plays `role`, the one that took it up last."""
+    def find(self, role: str, token: str) -> psutil.Process | None:
+        """A living process of the driver with `token` that plays `role`, the latest one."""
         if role == "worker":
-            return _worker()
+            return _worker(token)
         paths = (self.folder / "pids").glob(f"{role}-*")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-            process = _own(int(path.name.rpartition("-")[2]))
+            process = _own(int(path.name.rpartition("-")[2]), token)
             if process is not None:
                 return process
         return None
 
     def strike(self, kill: Kill, committed: int) -> bool:
         """Kill -9, once; False if it was done before or there is nobody to kill."""
-        victim = self.find(kill.victim)
+        victim = self.find(kill.victim, os.environ[TOKEN])
         if victim is None:
             return False
         done = {"kill": asdict(kill), "pid": victim.pid, "by": os.getpid(), "committed": committed}
-        claim = self.folder / f"claim-{os.getpid()}-{kill}"
+        claim = self.folder / f"claim-{secrets.token_hex(8)}"
         claim.write_text(json.dumps(done))
         try:
             os.link(claim, self.marker(kill))
@@ -166,20 +167,20 @@ def reached(point: str, moment: str) -> None:
             return
 
 
-def _worker() -> psutil.Process | None:
+def _worker(token: str) -> psutil.Process | None:
     """The process of this cluster that answers the question whether to stop."""
     for process in psutil.process_iter(["cmdline"]):
         title = (process.info["cmdline"] or [""])[0]
-        if title.startswith("ray::RunControl") and (own := _own(process.pid)) is not None:
+        if title.startswith("ray::RunControl") and (own := _own(process.pid, token)) is not None:
             return own
     return None
 
 
-def _own(pid: int) -> psutil.Process | None:
-    """The process `pid`, if it is alive and belongs to this driver: numbers are used again."""
+def _own(pid: int, token: str) -> psutil.Process | None:
+    """The process `pid`, if it is alive and belongs to that driver: numbers are used again."""
     try:
         process = psutil.Process(pid)
         alive = process.status() != psutil.STATUS_ZOMBIE
-        return process if alive and process.environ().get(TOKEN) == os.environ[TOKEN] else None
+        return process if alive and process.environ().get(TOKEN) == token else None
     except psutil.Error:
         return None
