@@ -165,7 +165,8 @@ class MintAdapter:
         self.adapt(seen)
         adapted_C = self.predict(seen)[0].softmax(-1)
         # The only number that is read back from a GPU before the answer itself.
-        finite = bool(torch.isfinite(adapted_C).all() & torch.isfinite(self.bank.keys_KD).all())
+        numbers = (adapted_C, self.bank.keys_KD, self.bank.prompts_KPD)
+        finite = all(torch.stack([torch.isfinite(t).all() for t in numbers]).tolist())
         if not finite:
             self.bank = before
             adapted_C = source_C

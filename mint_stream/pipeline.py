@@ -205,6 +205,7 @@ class Run:
                 "seed": config.seed,
             },
             checkpoint_every_s=config.checkpoint_every_s,
+            in_order=config.num_labelers == 1,
         )
         # A name of its own: several runs may share a cluster.
         name = f"bank-{secrets.token_hex(4)}"
