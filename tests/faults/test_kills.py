@@ -54,7 +54,15 @@ def spread(kills: Sequence[tuple[str, str, str]], *, first: int = 1, every: int 
 
 
 @pytest.mark.parametrize(
-    "kills", [AT_LABELERS, AT_COMMITS, AT_THE_BANK, OF_THE_DRIVER], ids=lambda kills: kills[0][0]
+    "kills",
+    [
+        AT_LABELERS,
+        AT_COMMITS,
+        # Ten restarts of the bank server, one after the other, take their time.
+        pytest.param(AT_THE_BANK, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
+        OF_THE_DRIVER,
+    ],
+    ids=lambda kills: kills[0][0],
 )
 def test_a_run_survives(
     kills: list[tuple[str, str, str]], world: World, undisturbed: Output, planned: Planned
