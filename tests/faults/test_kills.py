@@ -58,9 +58,9 @@ def spread(kills: Sequence[tuple[str, str, str]], *, first: int = 1, every: int 
     [
         AT_LABELERS,
         AT_COMMITS,
-        # Ten restarts of the bank server, one after the other, take their time.
+        # Restarts of the bank server and of the driver, one after the other, take their time.
         pytest.param(AT_THE_BANK, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
-        OF_THE_DRIVER,
+        pytest.param(OF_THE_DRIVER, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
     ],
     ids=lambda kills: kills[0][0],
 )
