@@ -9,7 +9,6 @@ bank.finish()                      # in the driver, when nobody labels or commit
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +17,15 @@ import stamina
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
-from mint_stream.bank_exchange import Fetched, HeldMerge, MergeAnswer, Position, Restarted
-from mint_stream.bank_server import BankConfig, BankServer, BankStatus
-from mint_stream.bank_state import Update
+from mint_stream.bank_calls import BankCalls
+from mint_stream.bank_server import BankConfig, BankServer
 from mint_stream.ledger import BankError
 
 NAME = "mint-bank"
 
 
 @dataclass(frozen=True)
-class RemoteBank:
+class RemoteBank(BankCalls):
     """A bank server somewhere else, with `BankServer`'s methods; it travels to tasks and actors.
 
     A call that finds the server dead waits for its restart, up to `patience_s`, and is repeated:
@@ -37,54 +35,6 @@ class RemoteBank:
 
     server: ActorHandle
     patience_s: float = 300.0
-
-    def pull(self, unit: str) -> Position:
-        """See `BankLedger.pull`."""
-        answer: Position = self._call("pull", unit)
-        return answer
-
-    def fetch(self, incarnation: str, scope: str) -> Fetched | Restarted:
-        """See `BankLedger.fetch`."""
-        answer: Fetched | Restarted = self._call("fetch", incarnation, scope)
-        return answer
-
-    def merge(
-        self,
-        incarnation: str,
-        unit: str,
-        update: Update,
-        versions: Mapping[str, int],
-        held: Sequence[str],
-    ) -> MergeAnswer | Restarted:
-        """See `BankLedger.merge`."""
-        answer: MergeAnswer | Restarted = self._call(
-            "merge", incarnation, unit, update, versions, held
-        )
-        return answer
-
-    def rejoin(self, held: Sequence[HeldMerge]) -> Position:
-        """See `BankServer.rejoin`."""
-        answer: Position = self._call("rejoin", held)
-        return answer
-
-    def committed(self, unit: str, log_name: str | None) -> None:
-        """See `BankServer.committed`."""
-        self._call("committed", unit, log_name)
-
-    def checkpoint(self) -> int:
-        """See `BankServer.checkpoint`."""
-        answer: int = self._call("checkpoint")
-        return answer
-
-    def finish(self) -> BankStatus:
-        """See `BankServer.finish`."""
-        answer: BankStatus = self._call("finish")
-        return answer
-
-    def status(self) -> BankStatus:
-        """See `BankServer.status`."""
-        answer: BankStatus = self._call("status")
-        return answer
 
     def stop(self) -> None:
         """End the actor. `finish` comes first."""

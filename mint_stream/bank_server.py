@@ -19,6 +19,7 @@ from mint_stream import bank_log, checkpoint
 from mint_stream.bank_exchange import Fetched, HeldMerge, MergeAnswer, Position, Restarted
 from mint_stream.bank_files import LogName
 from mint_stream.bank_state import Banks, Update, initial_state
+from mint_stream.config import BankScope, MethodConfig, as_dict
 from mint_stream.ledger import BankLedger
 from mint_stream.storage import StorageError, Store
 
@@ -44,6 +45,31 @@ class BankConfig:
     settle_s: float = 60.0
     """After a restart: how long commits from before may take to arrive and still find their place
     in the order. Until then there is no new checkpoint, and the log stays."""
+
+
+def bank_config(
+    method: MethodConfig,
+    *,
+    store: Store,
+    width: int,
+    model_hash: str,
+    scope: BankScope,
+    seed: int,
+    **more: Any,
+) -> BankConfig:
+    """The bank of one output: runs and services with the same of these continue the same bank.
+
+    width: D, of the image tower; more: further fields of `BankConfig`.
+    """
+    return BankConfig(
+        store=store,
+        entries=method.bank_size,
+        prompt_rows=method.prompt_rows,
+        width=width,
+        seed=seed,
+        identity={"model": model_hash, "method": as_dict(method), "scope": scope, "seed": seed},
+        **more,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ from typing import Any
 import ray
 
 from mint_stream.bank_actor import RemoteBank, start_bank_server
-from mint_stream.bank_server import BankConfig
+from mint_stream.bank_server import bank_config
 from mint_stream.checkpoint import RestoreError
 from mint_stream.committed import load_done, settled_frames
-from mint_stream.config import ConfigError, RunConfig, as_dict
+from mint_stream.config import ConfigError, RunConfig
 from mint_stream.console import stop_on_signals
 from mint_stream.dataset import labelled_units
 from mint_stream.lease import Lease
@@ -191,19 +191,13 @@ class Run:
 
     def _start_bank(self) -> RemoteBank:
         config, prepared = self.config, self.prepared
-        method = config.method
-        bank = BankConfig(
+        bank = bank_config(
+            config.method,
             store=prepared.store,
-            entries=method.bank_size,
-            prompt_rows=method.prompt_rows,
             width=prepared.width,
+            model_hash=prepared.model_hash,
+            scope=config.bank_scope,
             seed=config.seed,
-            identity={
-                "model": prepared.model_hash,
-                "method": as_dict(method),
-                "scope": config.bank_scope,
-                "seed": config.seed,
-            },
             checkpoint_every_s=config.checkpoint_every_s,
             in_order=config.num_labelers == 1,
         )

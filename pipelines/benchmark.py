@@ -8,6 +8,11 @@ same images and prints the ratio of their times and the largest difference of th
     python pipelines/benchmark.py serve
 
 `serve` puts the service under load, and calls the labeler that it wraps directly in the same run.
+
+    python pipelines/benchmark.py bank --labelers 64 --unit-s 1 --rows 64
+
+`bank` has simulated labelers merge at that rate into the real bank server. They share this machine
+with it: look at the server's CPU time for a merge rather than at the rate reached.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from torch import Tensor
 
 from mint_stream.adapter import MintAdapter
 from mint_stream.benchmark import serve as served
+from mint_stream.benchmark.bank import BankLoad, print_figures
 from mint_stream.benchmark.exact import ExactOptions, Loop, compare
 from mint_stream.benchmark.serve import ServeOptions
 from mint_stream.clip_model import LoadedClip
@@ -64,9 +70,14 @@ def published_loop(clip: LoadedClip, names: list[str], adapter: MintAdapter) -> 
 
 def main() -> int:
     """Parse and run; 0 if both agree, 1 if not, 2 for settings that cannot work."""
-    options = tyro.extras.subcommand_cli_from_dict({"exact": ExactOptions, "serve": ServeOptions})
+    options = tyro.extras.subcommand_cli_from_dict(
+        {"exact": ExactOptions, "serve": ServeOptions, "bank": BankLoad}
+    )
     console = Console(highlight=False)
     try:
+        if isinstance(options, BankLoad):
+            print_figures(options, console)
+            return 0
         if isinstance(options, ServeOptions):
             return 0 if served.compare(options, console) else 1
         return 0 if compare(options, published_loop, console) else 1

@@ -10,10 +10,10 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
-from mint_stream.bank_server import BankConfig
+from mint_stream.bank_server import BankConfig, bank_config
 from mint_stream.class_list import load_class_list
 from mint_stream.clip_model import model_identity, vision_shape
-from mint_stream.config import ConfigError, as_dict
+from mint_stream.config import ConfigError
 from mint_stream.serving.live_bank import BankKeeper
 from mint_stream.serving.problems import RETRY_AFTER_S
 from mint_stream.serving.replica import Replica
@@ -73,22 +73,17 @@ def plan_service(settings: Settings) -> ServicePlan:
     )
 
 
-def bank_config(plan: ServicePlan) -> BankConfig:
+def taught_bank(plan: ServicePlan) -> BankConfig:
     """The bank that requests teach: the one that a pipeline with these settings would continue."""
-    settings, method = plan.settings, plan.settings.method
+    settings = plan.settings
     assert settings.bank_root is not None
-    return BankConfig(
+    return bank_config(
+        settings.method,
         store=Store(settings.bank_root),
-        entries=method.bank_size,
-        prompt_rows=method.prompt_rows,
         width=plan.width,
+        model_hash=plan.model_hash,
+        scope=settings.bank_scope,
         seed=settings.seed,
-        identity={
-            "model": plan.model_hash,
-            "method": as_dict(method),
-            "scope": settings.bank_scope,
-            "seed": settings.seed,
-        },
         checkpoint_every_s=settings.checkpoint_every_s,
         settle_s=0.0,
     )
@@ -106,7 +101,7 @@ def _keeper(plan: ServicePlan) -> Application | None:
             max_ongoing_requests=1000,
             ray_actor_options={"num_cpus": 0},
         )
-        .bind(bank_config(plan))
+        .bind(taught_bank(plan))
     )
     return keeper
 

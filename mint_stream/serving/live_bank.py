@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -15,10 +15,9 @@ from ray.serve.handle import DeploymentHandle
 from ray.util import list_named_actors
 
 from mint_stream.bank_actor import RemoteBank
+from mint_stream.bank_calls import BankCalls
 from mint_stream.bank_client import BankClient
-from mint_stream.bank_exchange import Fetched, HeldMerge, MergeAnswer, Position, Restarted
-from mint_stream.bank_server import BankConfig, BankServer, BankStatus
-from mint_stream.bank_state import Update
+from mint_stream.bank_server import BankConfig, BankServer
 from mint_stream.bank_watch import BankNews, LiveWatch
 from mint_stream.config import BankScope
 from mint_stream.lease import Lease
@@ -102,49 +101,11 @@ class BankKeeper:
             self._lease.release()
 
 
-class KeptBank:
+class KeptBank(BankCalls):
     """A labeler's way to `BankKeeper`; calls may come twice, as the bank server allows."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
-
-    def pull(self, unit: str) -> Position:
-        """See `BankLedger.pull`."""
-        answer: Position = self._call("pull", unit)
-        return answer
-
-    def fetch(self, incarnation: str, scope: str) -> Fetched | Restarted:
-        """See `BankLedger.fetch`."""
-        answer: Fetched | Restarted = self._call("fetch", incarnation, scope)
-        return answer
-
-    def merge(
-        self,
-        incarnation: str,
-        unit: str,
-        update: Update,
-        versions: Mapping[str, int],
-        held: Sequence[str],
-    ) -> MergeAnswer | Restarted:
-        """See `BankLedger.merge`."""
-        answer: MergeAnswer | Restarted = self._call(
-            "merge", incarnation, unit, update, versions, held
-        )
-        return answer
-
-    def rejoin(self, held: Sequence[HeldMerge]) -> Position:
-        """See `BankServer.rejoin`."""
-        answer: Position = self._call("rejoin", held)
-        return answer
-
-    def committed(self, unit: str, log_name: str | None) -> None:
-        """See `BankServer.committed`."""
-        self._call("committed", unit, log_name)
-
-    def status(self) -> BankStatus:
-        """See `BankServer.status`."""
-        answer: BankStatus = self._call("status")
-        return answer
 
     def _call(self, method: str, *arguments: Any) -> Any:
         try:

@@ -25,7 +25,7 @@ def main() -> None:
     dataset.LabelUnits = stages.KillingLabelUnits  # type: ignore[misc]
     dataset.read_units = stages.killing_read_units
     # Checkpoints go on soon after a restart: on one machine no commit is under way for long.
-    pipeline.BankConfig = functools.partial(pipeline.BankConfig, settle_s=1.0)  # type: ignore
+    pipeline.bank_config = functools.partial(pipeline.bank_config, settle_s=1.0)  # type: ignore
     run = pipeline.prepare_run(assets.config(config["input"], config["output"], **config["run"]))
     store = stages.KillingStore(run.prepared.store.url, retry=run.prepared.store.retry)
     run.prepared = replace(run.prepared, store=store)

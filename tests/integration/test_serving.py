@@ -338,10 +338,10 @@ def test_a_flood_is_answered_503_with_retry_after_and_the_rest_is_served(served:
 def test_a_live_bank_server_is_followed(port: int, served: Served) -> None:
     from mint_stream.bank_actor import start_bank_server
     from mint_stream.bank_client import BankClient
-    from mint_stream.serving.application import bank_config
+    from mint_stream.serving.application import taught_bank
 
     plan = world.plan(served.place.assets, bank_actor="bank-live", bank_poll_s=0.1)
-    config = bank_config(
+    config = taught_bank(
         world.with_settings(plan, bank=str(Path(served.place.output).parent / "live"))
     )
     bank = start_bank_server(config, namespace="mint_stream", name="bank-live")
