@@ -25,7 +25,7 @@ from mint_stream.clip_model import BUNDLED, LoadedClip, load_clip
 from mint_stream.config import PRESETS, Dtype, MethodConfig, ModelConfig
 from mint_stream.config import preset as find_preset
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks
-from mint_stream.losses import entropy, marginal_entropy, most_confident
+from mint_stream.losses import entropy, marginal_entropy, most_confident, votes
 from mint_stream.prediction import Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
 from mint_stream.text_prompt import TextPrompt
@@ -81,7 +81,8 @@ class MintAdapter:
         phrases: for each class its name and synonyms, the name first.
         method: the preset.
         templates: sentences with `{}` for the name. The frozen answer uses the mean over all;
-            the learned context starts from the words in front of the first one's `{}`.
+            the learned context starts from the words in front of the first one's `{}`. A preset
+            with templates of its own uses those.
         seed: of the views and of the bank's start.
     """
 
@@ -96,7 +97,7 @@ class MintAdapter:
     ) -> None:
         self.clip, self.method, self.seed = clip, method, seed
         self.labels = [names[0] for names in phrases]
-        templates = templates or (f"{method.context} {{}}.",)
+        templates = method.templates or templates or (f"{method.context} {{}}.",)
         prompts = [
             TextPrompt(clip.model, clip.tokenizer, phrases, *_split_template(template))
             for template in templates
@@ -162,8 +163,13 @@ class MintAdapter:
             return self._prediction(source_C, source_C, top_k, adapted=False, views=1)
         before = self.bank
         self.reset()
-        self.adapt(seen)
-        adapted_C = self.predict(seen)[0].softmax(-1)
+        if self.method.algorithm == "zero":
+            adapted_C = self.vote(seen)
+        elif self.method.algorithm == "tpt":
+            adapted_C = self.adapt_text(seen)[0].softmax(-1)
+        else:
+            self.adapt(seen)
+            adapted_C = self.predict(seen)[0].softmax(-1)
         # The only number that is read back from a GPU before the answer itself.
         numbers = (adapted_C, self.bank.keys_KD, self.bank.prompts_KPD)
         finite = all(torch.stack([torch.isfinite(t).all() for t in numbers]).tolist())
@@ -268,6 +274,34 @@ class MintAdapter:
             observe(retrieval)
         return logits_1C
 
+    def adapt_text(self, seen: Seen) -> Tensor:
+        """TPT: S steps of the context alone, then the logits of view 0: (1, C).
+
+        Without prompts the image features do not change: the pass that is there serves all steps.
+        """
+        method = self.method
+        context_NW = self.context_NW.clone().requires_grad_()
+        optimizer = torch.optim.AdamW(
+            [context_NW], lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
+        )
+        with torch.no_grad():
+            logits_VC = self.logits(seen.source_VE, self.text.features(context_NW))
+            confident_VE = seen.source_VE[most_confident(logits_VC, method.confident_views)]
+        with self.stopwatch("step"):
+            for _ in range(method.steps):
+                optimizer.zero_grad()
+                logits_BC = self.logits(confident_VE, self.text.features(context_NW))
+                marginal_entropy(logits_BC).backward()
+                optimizer.step()
+        self.context_NW = context_NW.detach()
+        with torch.no_grad(), self.stopwatch("text"):
+            return self.logits(seen.source_VE[:1], self.text.features(self.context_NW))
+
+    def vote(self, seen: Seen) -> Tensor:
+        """ZERO: the votes of the confident views as probabilities: (C,)."""
+        logits_VC = self.logits(seen.source_VE, self.source_text_CE)
+        return votes(logits_VC[most_confident(logits_VC, self.method.confident_views)])
+
     def logits(self, image_BE: Tensor, text_CE: Tensor) -> Tensor:
         """exp(logit_scale) * image @ text.T: (B, C)."""
         return self.logit_scale * image_BE @ text_CE.T
@@ -278,7 +312,8 @@ class MintAdapter:
         scores, indices = p_C.topk(min(top_k, len(self.labels)))
         best = list(zip((self.labels[i] for i in indices.tolist()), scores.tolist(), strict=True))
         source_score, source_index = source_C.max(-1)
-        trained = self.method.steps * self.method.confident_views if self.method.adapts else 0
+        prompted = self.method.adapts and self.method.algorithm == "mint"
+        trained = self.method.steps * self.method.confident_views if prompted else 0
         return Prediction(
             label=best[0][0],
             confidence=best[0][1],
@@ -288,7 +323,7 @@ class MintAdapter:
             source_confidence=float(source_score),
             adapted=adapted,
             cost=Cost(
-                forwards=2 * views + 1 + trained if self.method.adapts else views,
+                forwards=2 * views + 1 + trained if prompted else views,
                 backwards=trained,
             ),
         )

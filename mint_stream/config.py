@@ -8,12 +8,14 @@ invocation of the pipeline. None of them ever holds a secret: credentials stay i
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 BankScope = Literal["shared", "camera"]
+Algorithm = Literal["mint", "tpt", "zero"]
 
 BUNDLED = str(Path(__file__).parent / "demo" / "clip")
 """The small CLIP that the package ships, for the quickstart."""
@@ -59,6 +61,11 @@ class MethodConfig:
     weight_decay: float = 0.01
     distance_weight: float = -0.2
     """Factor of the distance term in the loss; negative moves retrieved keys away."""
+    algorithm: Algorithm = "mint"
+    """What the views are for: `mint` adapts bank and text, `tpt` the text alone (Shu et al. 2022),
+    `zero` lets the confident views vote and adapts nothing (Farina et al. 2024)."""
+    templates: tuple[str, ...] = ()
+    """Sentences with `{}` for the class name, instead of those of the class list."""
 
     def __post_init__(self) -> None:
         require(self.views >= 1, "views", self.views, "at least 1")
@@ -79,7 +86,7 @@ class MethodConfig:
         require(self.query_levels >= 1, "query_levels", self.query_levels, "at least 1")
         require(self.steps >= 0, "steps", self.steps, "0 or more")
         require(
-            self.steps == 0 or int(self.confident_share * self.views) >= 1,
+            not self.adapts or int(self.confident_share * self.views) >= 1,
             "confident_share",
             self.confident_share,
             f"large enough to choose at least one of {self.views} views",
@@ -95,19 +102,37 @@ class MethodConfig:
 
     @property
     def adapts(self) -> bool:
-        """Whether this preset changes anything at test time."""
-        return self.steps > 0
+        """Whether this preset's answers are others than the frozen model's on the image itself."""
+        return self.steps > 0 or self.algorithm == "zero"
 
     @property
     def confident_views(self) -> int:
-        """Number of views that enter the entropy term."""
+        """Number of views that enter the entropy term, or vote."""
         return int(self.confident_share * self.views)
 
 
+ENSEMBLE = (
+    "a photo of a {}.",
+    "a blurry photo of a {}.",
+    "a dark photo of a {}.",
+    "a bright photo of a {}.",
+    "a cropped photo of a {}.",
+    "a close-up photo of a {}.",
+    "a black and white photo of a {}.",
+)
+"""Of CLIP's prompts for ImageNet those that speak of how a picture was taken."""
+
 PRESETS: dict[str, MethodConfig] = {
-    "frozen": MethodConfig(name="frozen", views=1, steps=0),
-    "paper": MethodConfig(name="paper"),
+    preset.name: preset
+    for preset in (
+        MethodConfig(name="frozen", views=1, steps=0),
+        MethodConfig(name="ensemble", views=1, steps=0, templates=ENSEMBLE),
+        MethodConfig(name="tpt", algorithm="tpt", steps=1),
+        MethodConfig(name="zero", algorithm="zero", steps=0, confident_share=0.3),
+        MethodConfig(name="paper"),
+    )
 }
+"""`frozen` and `paper` are for labelling; the others are what they are compared with."""
 
 
 def preset(name: str) -> MethodConfig:
@@ -180,5 +205,6 @@ class RunConfig:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """A dataclass of this module as plain JSON-ready values."""
-    return dataclasses.asdict(config)
+    """A dataclass of this module as plain JSON values: as it comes back from JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values

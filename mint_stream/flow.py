@@ -75,11 +75,13 @@ LABELLED_ROW = pa.schema(
         ("log", pa.large_binary()),
         ("labelled", pa.int64()),
         ("adapted", pa.int64()),
+        ("passes", pa.int64()),
         ("rejected", pa.string()),
         ("stage_seconds", pa.string()),
     ]
 )
-"""label -> commit: the objects to write, ready as bytes; counts and seconds as JSON."""
+"""label -> commit: the objects to write, ready as bytes; counts and seconds as JSON. `passes`:
+what the labels cost, in encoder passes over one view, forward and backward."""
 
 COMMITTED_ROW = pa.schema(
     [

@@ -105,6 +105,7 @@ class MintLabeler:
                 "log": log_data,
                 "labelled": len(labelled),
                 "adapted": sum(prediction.adapted for _, _, prediction in labelled),
+                "passes": sum(p.cost.forwards + p.cost.backwards for _, _, p in labelled),
                 "rejected": json.dumps(counts),
                 "stage_seconds": json.dumps(stopwatch.take()),
             }
