@@ -73,14 +73,14 @@ def labelled_units(
         )
         .map_batches(
             read_units,
-            fn_args=(_read_config(config, prepared), control),
+            fn_args=(read_config(config, prepared), control),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=0.25,
         )
         .map_batches(
             LabelUnits,
-            fn_constructor_args=(_labeler_config(config, prepared, gpus), bank, control),
+            fn_constructor_args=(labeler_config(config, prepared, gpus), bank, control),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -144,7 +144,8 @@ def _follow_config(config: RunConfig, prepared: Prepared) -> FollowConfig | None
     )
 
 
-def _read_config(config: RunConfig, prepared: Prepared) -> ReadConfig:
+def read_config(config: RunConfig, prepared: Prepared) -> ReadConfig:
+    """How a run reads its shards."""
     return ReadConfig(
         unit_size=prepared.unit_size,
         image_column=config.image_column,
@@ -155,7 +156,8 @@ def _read_config(config: RunConfig, prepared: Prepared) -> ReadConfig:
     )
 
 
-def _labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> LabelerConfig:
+def labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> LabelerConfig:
+    """A run's labelers, each with `gpus` GPUs or a share of one."""
     return LabelerConfig(
         model=config.model,
         method=config.method,

@@ -104,18 +104,20 @@ def render_report(
     if len(set(names)) < len(names):
         raise ValueError(f"the runs of a report need names of their own; they are {names}")
     page = build_page(shown, truth=truth, pictures=pictures or (lambda wanted: {}), title=title)
-    return _environment().get_template("report.html").render(page=page)
+    return fill_template("report.html", page=page)
 
 
-def _environment() -> jinja2.Environment:
+def fill_template(name: str, **values: Any) -> str:
+    """One of the package's templates as HTML."""
     # Labels and names come from users: everything is escaped unless the template says otherwise.
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mint_stream"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name).render(**values)
 
 
 def _settings(store: Store) -> dict[str, Any]:

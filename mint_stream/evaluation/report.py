@@ -1,0 +1,133 @@
+"""A study as one self-contained HTML page: the report of its runs, and what only truth can tell."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mint_stream.evaluation.metrics import Bin
+from mint_stream.evaluation.scores import Study
+from mint_stream.evaluation.table import interval, note, overall_rows
+from mint_stream.report import RunView, fill_template
+from mint_stream.report_page import build_page
+from mint_stream.report_plots import Chart, Line, Tick
+from mint_stream.report_samples import read_pictures
+from mint_stream.summary import percent
+
+_GROUPS = {"domain": "segment", "camera": "camera"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its name, and a text for each preset."""
+
+    name: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How often a class is among the truth and among each preset's labels, percent of the most."""
+
+    name: str
+    truth: str
+    truth_at: float
+    cells: tuple[str, ...]
+    at: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """What the page shows besides what a report of runs shows."""
+
+    presets: tuple[str, ...]
+    styles: tuple[int, ...]
+    """Number of each preset's colour."""
+    overall: tuple[Row, ...]
+    groups: tuple[tuple[str, tuple[Row, ...]], ...]
+    """Differences by segment and by camera."""
+    note: str
+    reliability: Chart
+    shares: tuple[Share, ...]
+
+
+def render_study(
+    study: Study, views: Sequence[RunView], *, truth: pa.Table, input_url: str | None = None
+) -> str:
+    """The page for `study`, whose runs are `views`. Pictures are read again from `input_url`."""
+    known = pc.is_in(truth["label"], pa.array(study.classes, pa.string()))
+    names = pc.if_else(known, truth["label"], pa.scalar(None, pa.string()))
+    seen = truth.set_column(truth.column_names.index("label"), "label", names)
+    pictures: Callable[[pa.Table], Mapping[str, bytes]] = (
+        (lambda wanted: {}) if input_url is None else functools.partial(read_pictures, input_url)
+    )
+    title = f"{', '.join(study.presets)} on one stream"
+    page = build_page(views, truth=seen, pictures=pictures, title=title)
+    return fill_template("evaluation.html", page=page, extra=_extra(study, page.columns))
+
+
+def _extra(study: Study, columns: Sequence[str]) -> Extra:
+    presets = study.presets
+    # As the report colours its columns; what stands in none of them is the frozen model.
+    styles = tuple(columns.index(p) % 4 + 1 if p in columns else 0 for p in presets)
+    groups = [
+        (
+            title,
+            tuple(
+                Row(name, tuple(interval(study.score(p, kind, name).difference) for p in presets))
+                for name in study.groups(kind)
+            ),
+        )
+        for kind, title in _GROUPS.items()
+        if len(study.groups(kind)) > 1
+    ]
+    return Extra(
+        presets=presets,
+        styles=styles,
+        overall=tuple(
+            Row(name, tuple(shown(p) for p in presets))
+            for name, shown in overall_rows(study).items()
+        ),
+        groups=tuple(groups),
+        note=note(study),
+        reliability=_reliability(study.bins, dict(zip(presets, styles, strict=True))),
+        shares=tuple(_shares(study)),
+    )
+
+
+def _reliability(bins: Mapping[str, list[Bin]], styles: Mapping[str, int]) -> Chart:
+    lines = tuple(
+        Line(
+            name,
+            styles[name],
+            (" ".join(f"{100 * b.confidence:.2f},{100 - 100 * b.accuracy:.2f}" for b in steps),),
+        )
+        for name, steps in bins.items()
+    )
+    ticks = tuple(Tick(at, f"{at} %") for at in (0, 25, 50, 75, 100))
+    text = "share of right answers over their confidence; on the diagonal they are the same"
+    return Chart("Reliability", text, ticks, (), lines)
+
+
+def _shares(study: Study) -> list[Share]:
+    frames = study.frames.filter(study.frames["known"])
+    tables = {p: frames.filter(pc.equal(frames["preset"], p)) for p in study.presets}
+    given = {p: Counter(table["label"].to_pylist()) for p, table in tables.items()}
+    true = Counter(tables[study.presets[0]]["truth"].to_pylist())
+    total = sum(true.values())
+    most = max(max(counts.values()) for counts in (true, *given.values()))
+    return [
+        Share(
+            name,
+            percent(true[name] / total),
+            100 * true[name] / most,
+            tuple(percent(given[p][name] / total) for p in study.presets),
+            tuple(100 * given[p][name] / most for p in study.presets),
+        )
+        for name in study.classes
+    ]

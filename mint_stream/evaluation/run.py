@@ -1,0 +1,112 @@
+"""One preset over a stream in this process: the pipeline's own parts, without its engine.
+
+Units come in the order of the stream, one labeler adapts, and what it writes is an output as the
+pipeline writes it, so a run that was cut off goes on where it stopped. Beside it stands
+`costs.jsonl`, a line for each unit: Ray's stages report their times to the driver alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mint_stream.bank_client import BankClient
+from mint_stream.bank_server import BankServer, bank_config
+from mint_stream.clip_model import pick_device
+from mint_stream.committed import load_done
+from mint_stream.config import RunConfig
+from mint_stream.dataset import labeler_config, read_config
+from mint_stream.evaluation.costs import COSTS
+from mint_stream.flow import SHARD_ROW, row, rows
+from mint_stream.labeler import MintLabeler
+from mint_stream.lease import Lease
+from mint_stream.preflight import Prepared, prepare
+from mint_stream.shards import count_frames
+from mint_stream.sink import commit_units
+from mint_stream.source import plan, read_units
+
+
+class _Undisturbed:
+    """Nobody asks this process to stop: it is simply ended, and started again."""
+
+    def stopping(self) -> bool:
+        return False
+
+    def handed_out(self) -> list[dict[str, Any]]:
+        return []
+
+    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
+        return start + len(shards)
+
+
+def run_preset(config: RunConfig, on_frames: Callable[[int], None] = lambda frames: None) -> None:
+    """Label what is left of `config`'s stream into `config.output`, a local folder.
+
+    on_frames: told how many more frames are done, those of earlier runs first.
+
+    Raises what `prepare` raises, `LeaseHeld`, and `StorageError`.
+    """
+    prepared = prepare(config)
+    lease = Lease(prepared.store)
+    lease.acquire()
+    try:
+        done = load_done(prepared.store, prepared.unit_size)
+        on_frames(done.frames)
+        left = plan(prepared.shards, done, count_frames, config.limit)
+        if left:
+            _label(config, prepared, left, on_frames)
+    finally:
+        lease.release()
+
+
+def _label(
+    config: RunConfig,
+    prepared: Prepared,
+    left: list[dict[str, Any]],
+    on_frames: Callable[[int], None],
+) -> None:
+    gpus = float(pick_device(config.model.device).type == "cuda")
+    bank = _bank_server(config, prepared) if config.method.adapts else None
+    client = None if bank is None else BankClient(bank)
+    labeler = MintLabeler(labeler_config(config, prepared, gpus), client)
+    reading = read_config(config, prepared)
+    try:
+        with (Path(config.output) / COSTS).open("a") as costs:
+            for shard in left:
+                for unit in read_units(row(SHARD_ROW, shard), reading, _Undisturbed()):
+                    started = time.perf_counter()
+                    labelled = labeler(unit)
+                    seconds = time.perf_counter() - started
+                    commit_units(labelled, prepared.store, bank)
+                    for values in rows(labelled):
+                        costs.write(json.dumps(_cost(values, seconds)) + "\n")
+                        on_frames(values["labelled"] + sum(json.loads(values["rejected"]).values()))
+                    costs.flush()
+    finally:
+        if bank is not None:
+            bank.finish()
+
+
+def _cost(labelled: dict[str, Any], seconds: float) -> dict[str, Any]:
+    counts = {name: labelled[name] for name in ("unit", "passes", "adapted")}
+    return {**counts, "frames": labelled["labelled"], "seconds": seconds}
+
+
+def _bank_server(config: RunConfig, prepared: Prepared) -> BankServer:
+    server = BankServer(
+        bank_config(
+            config.method,
+            store=prepared.store,
+            width=prepared.width,
+            model_hash=prepared.model_hash,
+            scope=config.bank_scope,
+            seed=config.seed,
+            checkpoint_every_s=config.checkpoint_every_s,
+            in_order=True,
+        )
+    )
+    server.start_clock()
+    return server
