@@ -5,9 +5,6 @@ The same arguments give the same bytes: pictures, sidecars and tar headers depen
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,12 +12,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mint_stream.demo.backdrop import PLACES, SKIES, TIMES, Camera, make_camera
 from mint_stream.demo.drift import apply
 from mint_stream.demo.objects import LABELS
 from mint_stream.demo.scene import Frame, render, sample_scene
+from mint_stream.shard_writer import write_shard
 
 START = datetime(2025, 3, 20, 9, 0, tzinfo=UTC)
 
@@ -116,18 +113,6 @@ def stream_feed(*, frames: int = 304, seed: int = 0, cameras: int = 3) -> Iterat
             index += 1
 
 
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.mode = len(data), int(START.timestamp()), 0o644
-    archive.addfile(member, io.BytesIO(data))
-
-
-def _png(frame: Frame) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "PNG", compress_level=6)
-    return buffer.getvalue()
-
-
 def _sidecar(item: FeedFrame) -> dict[str, str]:
     return {
         "camera": item.camera,
@@ -160,10 +145,8 @@ def write_feed(
     feed = stream_feed(frames=frames, seed=seed, cameras=cameras)
     while batch := list(islice(feed, frames_per_shard)):
         shards.append(folder / f"feed-{len(shards):05d}.tar")
-        with tarfile.open(shards[-1], "w", format=tarfile.USTAR_FORMAT) as archive:
-            for item in batch:
-                _add(archive, f"{item.key}.png", _png(item.frame))
-                _add(archive, f"{item.key}.json", json.dumps(_sidecar(item)).encode())
+        items = ((item.key, item.frame, _sidecar(item)) for item in batch)
+        write_shard(shards[-1], items, mtime_s=int(START.timestamp()))
     labels = folder / "labels.txt"
     labels.write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
     return Feed(shards=tuple(shards), labels=labels, frames=frames)
