@@ -111,16 +111,19 @@ class BankClient:
         self._replicas: dict[str, BankState] = {}
         self._versions: dict[str, int] = {}
         self._held: dict[str, HeldMerge] = {}
+        self._taken_over: set[str] = set()
+        """Units that an earlier labeler merged, not committed when this one started."""
 
     def begin(self, unit: str) -> int:
         """Start on `unit`; gives the merges that the bank has seen so far.
 
-        Calls the bank only on the labeler's first unit. Raises `BankError` if it cannot be reached.
+        Calls the bank on the labeler's first unit, and on one that an earlier labeler had merged:
+        to be handed it again means that it died there. Raises `BankError` if the bank cannot be
+        reached.
         """
         self._unit_states = {}
-        if self._incarnation is None:
-            with self._call():
-                self._move_to(self.bank.pull(unit))
+        if self._incarnation is None or unit in self._taken_over:
+            self._pull(unit)
         return self.seq
 
     def state(self, scope: str) -> BankState:
@@ -187,6 +190,23 @@ class BankClient:
             self.seq = fetched.seq
         return True
 
+    def _pull(self, unit: str) -> None:
+        """Have an earlier attempt at `unit` taken out, and hold the merges that are under way."""
+        for _ in range(_RESTARTS):
+            if self._incarnation is not None:
+                self._rejoin()
+            with self._call():
+                position = self.bank.pull(unit)
+            if self._incarnation in (None, position.incarnation):
+                break
+        else:
+            raise self._restarts_too_often()
+        under_way = {LogName.parse(merge.name).unit for merge in position.held}
+        first = self._incarnation is None
+        self._taken_over = under_way if first else self._taken_over & under_way
+        self._held = {merge.name: merge for merge in position.held}
+        self._move_to(position)
+
     def _rejoin(self) -> None:
         """Bring a restarted bank server what it may lack; replicas are to be fetched again."""
         with self._call():
@@ -195,7 +215,6 @@ class BankClient:
     def _move_to(self, position: Position) -> None:
         self._incarnation, self.seq = position.incarnation, position.seq
         self._replicas, self._versions = {}, {}
-        self._held.update((merge.name, merge) for merge in position.held)
 
     def _current(self) -> str:
         if self._incarnation is None:

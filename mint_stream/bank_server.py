@@ -100,7 +100,7 @@ class BankServer:
     Restores on the first call, so that a failure reaches the caller as it is: each method raises
     `RestoreError` or `StorageError` where the bank cannot be restored, and the next call tries
     again. `restarted`: whether another server was there in this run, and commits of units that
-    were merged by it may be under way.
+    were merged by it may be under way; then the clock restores as well.
     """
 
     def __init__(self, config: BankConfig, *, restarted: bool = False) -> None:
@@ -277,10 +277,13 @@ class BankServer:
         while not self._stop.wait(self._config.checkpoint_every_s):
             try:
                 with self._lock:
-                    if self._ledger is not None and time.monotonic() >= self._settles_at:
-                        self._ledger.settle()
-                if self._ledger is not None:
-                    self.checkpoint()
+                    if self._ledger is None and not self._restarted:
+                        continue
+                    # Started again, nobody may call for long: what is committed still waits.
+                    ledger = self._opened()
+                    if time.monotonic() >= self._settles_at:
+                        ledger.settle()
+                self.checkpoint()
             except Exception:
                 # Labelling goes on: what a checkpoint would hold is in the log as well.
                 log.exception("the bank checkpoint failed; it will be tried again")

@@ -7,7 +7,8 @@ committed or not, in the same order; it is what labelers see. So whatever dies, 
 
 The allowed order of calls, for each labeler and each unit:
 
-    position = pull(unit)                    # once, on the first unit after the labeler started
+    position = pull(unit)                    # on the first unit after the labeler started, and on
+                                             # each one that was under way at that time
     for unit in units:
         state = fetch(scope)                 # once for each scope; later rows come with merges
         ...label the unit on its replica...
@@ -197,8 +198,11 @@ class BankLedger:
         )
 
     def rejoin(self, held: Iterable[HeldMerge]) -> Position:
-        """Take in merges that a labeler made before a restart, unless they are known here."""
-        for merge in sorted(held, key=lambda merge: merge.name):
+        """Take in merges that a labeler made before a restart, unless they are known here.
+
+        Of two attempts at a unit the first counts, as it did before, until the commit decides.
+        """
+        for merge in sorted(held, key=lambda merge: LogName.parse(merge.name).seq):
             name = LogName.parse(merge.name)
             if name.unit not in self._done and name.unit not in self._of_unit:
                 self._insert(LoggedMerge(name=name, update=_own(merge.update)))

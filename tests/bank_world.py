@@ -112,7 +112,8 @@ class World:
         labeler.update = {
             scope: work(state, unit, self.decay) for scope, state in states.items() if not empty
         }
-        labeler.content = f"{seq} {banks_digest(Banks(START, states))}"
+        # Without such a frame there is no row that could say which bank it was labelled with.
+        labeler.content = "" if empty else f"{seq} {banks_digest(Banks(START, states))}"
 
     def merge(self, labeler: Labeler) -> None:
         assert labeler.unit is not None
@@ -154,7 +155,9 @@ class World:
         self.hand_back(output.unit)
 
     def hand_back(self, unit: str) -> None:
-        if unit not in self.committed and unit not in self.todo:
+        """Have `unit` labelled again, unless another attempt at it is on its way."""
+        under_way = {output.unit for output in self.outputs}
+        if unit not in {*self.committed, *self.todo, *under_way}:
             self.todo.insert(0, unit)
             self.todo.sort()
 
@@ -164,9 +167,9 @@ class World:
 
     def kill_everything(self) -> None:
         """The driver dies, and another run continues from the store."""
-        for output in self.outputs:
+        outputs, self.outputs = self.outputs, []
+        for output in outputs:
             self.hand_back(output.unit)
-        self.outputs.clear()
         for labeler in self.labelers:
             self.kill_labeler(labeler)
         self.servers += 1

@@ -75,6 +75,16 @@ def test_the_clock_writes_checkpoints_and_finish_ends_it(store):
     assert (status.durable_seq, status.checkpoint_seq, status.pending) == (2, 2, 0)
 
 
+def test_a_server_that_was_started_again_checkpoints_before_anybody_calls(store):
+    """What was committed before it died must not wait for the next unit, which may never come."""
+    first = BankServer(config(store))
+    label(BankClient(first), "u1", store)
+    again = BankServer(config(store, checkpoint_every_s=0.01, settle_s=0.0), restarted=True)
+    again.start_clock()
+    assert store.written.wait(20)
+    assert again.finish().checkpoint_seq == 1
+
+
 def test_a_checkpoint_that_fails_is_said_and_labelling_goes_on(store, caplog):
     server = BankServer(config(store, checkpoint_every_s=0.01))
     store.refuses.set()

@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from bank_work import START, work
+from bank_work import ENTRIES, PROMPT_ROWS, START, WIDTH, Shelf, work
 from bank_world import World, assert_same
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mint_stream.bank_client import BankClient, LocalBank
 from mint_stream.bank_exchange import Fetched, HeldMerge, MergeAnswer, Restarted, banks_digest
 from mint_stream.bank_files import LogName
+from mint_stream.bank_server import BankConfig, BankServer
 from mint_stream.bank_state import Banks, BankUpdateError, Update, merge, replay
 from mint_stream.ledger import BankError, BankLedger
 
@@ -195,6 +196,44 @@ def test_a_labeler_that_starts_takes_over_what_is_under_way():
     name = bench.merge("u1").name
     assert [merge.name for merge in bench.ledger.pull("u2").held] == [name]
     assert bench.ledger.pull("u1").held == ()
+
+
+def test_of_two_attempts_the_first_counts_after_a_restart_as_before():
+    """A labeler was handed a unit twice: the sequence of its digests says nothing."""
+    for second in ("x", "y", "z"):
+        old = Bench(in_order=True)
+        names = [old.merge("u1").name, old.merge("u1", like=second).name]
+        new = Bench(in_order=True, settled=False)
+        new.ledger.rejoin([HeldMerge(name, old.logs[name]) for name in names])
+        assert banks_digest(new.ledger.live) == banks_digest(old.ledger.live)
+        assert [str(name) for name in new.ledger.pending] == names[:1]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_labeler_that_is_handed_what_it_took_over_takes_it_back(restart):
+    """Two units died with their labeler, and the first of them had changed nothing."""
+    server = BankServer(bank_config(in_order=True))
+    first = BankClient(server)
+    first.begin("u0")
+    first.merge("u0", {"a": work(first.state("a"), "u0")})
+    before = first.state("a")
+    for unit, update in (("u1", {}), ("u2", {"a": work(before, "u2")})):
+        first.begin(unit)
+        receipt = first.merge(unit, update)
+    second = BankClient(server)
+    second.begin("u1")
+    second.merge("u1", {})
+    if restart:
+        second.bank = BankServer(bank_config(in_order=True), restarted=True)
+    assert second.begin("u2") == 1
+    assert_same(second.state("a"), before)
+    again = second.merge("u2", {"a": work(before, "u2")})
+    assert (again.outcome, again.log_name) == ("merged", receipt.log_name)
+
+
+def bank_config(**settings: object) -> BankConfig:
+    shape = {"entries": ENTRIES, "prompt_rows": PROMPT_ROWS, "width": WIDTH, "seed": 7}
+    return BankConfig(store=Shelf(), **shape, **settings)  # type: ignore[arg-type]
 
 
 def test_a_refused_update_leaves_the_ledger_as_it_was():
