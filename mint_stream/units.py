@@ -35,6 +35,11 @@ def unit_id(shard: str, start: int) -> str:
     return f"{shard}-{start:0{_DIGITS}d}"
 
 
+def unit_start(unit: str) -> int:
+    """Number of the first frame of `unit` in its shard."""
+    return int(unit.rpartition("-")[2])
+
+
 def labels_name(unit: str) -> str:
     """Object whose existence means that `unit` is committed."""
     return f"labels/{unit}.parquet"

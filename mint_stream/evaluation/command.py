@@ -30,6 +30,7 @@ from mint_stream.report import view_run
 from mint_stream.results import read_labels
 from mint_stream.shards import count_frames, discover, read_truth
 from mint_stream.storage import StorageError
+from mint_stream.summary import FROZEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,15 @@ class Options:
     weights: str | None = None
     """A pretrained tag of open_clip, or a file."""
     presets: str = "frozen,ensemble,tpt,zero,paper"
-    """Separated by commas, the first is what the others are held against; settings can be changed:
-    frozen,paper+steps=1+learning_rate=0.001."""
+    """Separated by commas; frozen comes first, the others are held against it. Settings can be
+    changed: frozen,paper,paper+steps=1+learning_rate=0.001."""
     truth: str | None = None
     """Parquet file with the columns frame, label and, if known, domain; instead of the input's."""
     limit: int | None = None
     """Only the first frames of the stream."""
+    every: int = 1
+    """Label the first of every N units (of 16 frames) in each shard, for presets that take long.
+    Scores are of the frames that all presets have labelled."""
     bank_scope: Literal["shared", "camera"] = "shared"
     """One bank for all cameras, or one for each."""
     seed: int = 0
@@ -71,6 +75,7 @@ class Options:
     def methods(self) -> list[MethodConfig]:
         """The presets. Raises `ConfigError`."""
         names = [name.strip() for name in self.presets.split(",")]
+        require(names[0] == FROZEN, "presets", self.presets, f"a list that begins with {FROZEN}")
         methods = [variant(name) for name in names]
         require(len(set(names)) == len(names), "presets", self.presets, "different from each other")
         return methods
@@ -108,13 +113,14 @@ def evaluate(options: Options) -> None:
     # Torch takes seconds to import: not for --help, and not for a preset that does not exist.
     from mint_stream.evaluation.run import run_preset
 
+    require(options.every >= 1, "every", options.every, "at least 1")
     configs = {method.name: options.run_config(method) for method in options.methods()}
     classes = load_class_list(options.labels).names
     truth = _truth(options)
     with _progress(options.quiet) as progress:
         for name, config in configs.items():
-            task = progress.add_task(name, total=_frames(config))
-            run_preset(config, functools.partial(progress.advance, task))
+            task = progress.add_task(name, total=_frames(config) // options.every)
+            run_preset(config, functools.partial(progress.advance, task), every=options.every)
     labels = {
         name: read_labels(config.output).slice(0, options.limit) for name, config in configs.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -66,9 +67,34 @@ def render_study(
     pictures: Callable[[pa.Table], Mapping[str, bytes]] = (
         (lambda wanted: {}) if input_url is None else functools.partial(read_pictures, input_url)
     )
+    runs = [_against(view, views[0]) for view in views]
     title = f"{', '.join(study.presets)} on one stream"
-    page = build_page(views, truth=seen, pictures=pictures, title=title)
+    page = build_page(runs, truth=seen, pictures=pictures, title=title)
+    page = dataclasses.replace(page, lead=_lead(study))
     return fill_template("evaluation.html", page=page, extra=_extra(study, page.columns))
+
+
+def _against(view: RunView, frozen: RunView) -> RunView:
+    """`view` with the answers of the frozen run as its source's: a preset may have templates."""
+    labels, other = view.labels, frozen.labels
+    at = pc.index_in(labels["frame"].combine_chunks(), value_set=other["frame"].combine_chunks())
+    for source, name in (("source_label", "label"), ("source_confidence", "confidence")):
+        column = labels.column_names.index(source)
+        labels = labels.set_column(column, source, other[name].combine_chunks().take(at))
+    return dataclasses.replace(view, labels=labels)
+
+
+def _lead(study: Study) -> str:
+    """What every preset reached, in a sentence each."""
+    first, *others = study.presets
+    score = study.score(first)
+    said = [
+        f"{score.frames:,} frames, of which the frozen model labels {percent(score.accuracy)} right."
+    ]
+    for preset in others:
+        score = study.score(preset)
+        said.append(f"{preset}: {percent(score.accuracy)}, {interval(score.difference)} points.")
+    return " ".join(said)
 
 
 def _extra(study: Study, columns: Sequence[str]) -> Extra:

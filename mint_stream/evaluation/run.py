@@ -27,6 +27,7 @@ from mint_stream.preflight import Prepared, prepare
 from mint_stream.shards import count_frames
 from mint_stream.sink import commit_units
 from mint_stream.source import plan, read_units
+from mint_stream.units import unit_start
 
 
 class _Undisturbed:
@@ -42,10 +43,13 @@ class _Undisturbed:
         return start + len(shards)
 
 
-def run_preset(config: RunConfig, on_frames: Callable[[int], None] = lambda frames: None) -> None:
+def run_preset(
+    config: RunConfig, on_frames: Callable[[int], None] = lambda frames: None, *, every: int = 1
+) -> None:
     """Label what is left of `config`'s stream into `config.output`, a local folder.
 
     on_frames: told how many more frames are done, those of earlier runs first.
+    every: of each shard's units only the first, and each `every`th after it.
 
     Raises what `prepare` raises, `LeaseHeld`, and `StorageError`.
     """
@@ -57,7 +61,7 @@ def run_preset(config: RunConfig, on_frames: Callable[[int], None] = lambda fram
         on_frames(done.frames)
         left = plan(prepared.shards, done, count_frames, config.limit)
         if left:
-            _label(config, prepared, left, on_frames)
+            _label(config, prepared, left, on_frames, every)
     finally:
         lease.release()
 
@@ -67,6 +71,7 @@ def _label(
     prepared: Prepared,
     left: list[dict[str, Any]],
     on_frames: Callable[[int], None],
+    every: int,
 ) -> None:
     gpus = float(pick_device(config.model.device).type == "cuda")
     bank = _bank_server(config, prepared) if config.method.adapts else None
@@ -77,6 +82,8 @@ def _label(
         with (Path(config.output) / COSTS).open("a") as costs:
             for shard in left:
                 for unit in read_units(row(SHARD_ROW, shard), reading, _Undisturbed()):
+                    if unit_start(unit["unit"][0].as_py()) // prepared.unit_size % every:
+                        continue
                     started = time.perf_counter()
                     labelled = labeler(unit)
                     seconds = time.perf_counter() - started

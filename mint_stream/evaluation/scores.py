@@ -46,14 +46,14 @@ class Score:
     calibration_error: float
     histogram_distance: float
     difference: Interval
-    """Of accuracy, to the first preset's on the same frames."""
+    """Of accuracy, to the frozen model's on the same frames."""
     worst: float
     """The same over the worst 500 consecutive frames of the group."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Several presets over one stream; `presets[0]` is what the others are held against."""
+    """Several presets over one stream. The others are held against the first, the frozen one."""
 
     presets: tuple[str, ...]
     classes: tuple[str, ...]

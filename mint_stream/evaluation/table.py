@@ -36,11 +36,10 @@ def print_study(study: Study, console: Console) -> None:
 
 def overall_rows(study: Study) -> dict[str, Shown]:
     """What is told of each preset over the whole stream, by its name."""
-    first = study.presets[0]
     rows: dict[str, Shown] = {
         "accuracy": lambda p: percent(study.score(p).accuracy),
         "macro accuracy": lambda p: percent(study.score(p).macro),
-        f"to {first}, points": lambda p: points(study.score(p).difference.mean),
+        "to frozen, points": lambda p: points(study.score(p).difference.mean),
         "95 % from": lambda p: points(study.score(p).difference.low),
         "95 % to": lambda p: points(study.score(p).difference.high),
         "worst 500 frames": lambda p: points(study.score(p).worst),
@@ -67,8 +66,8 @@ def note(study: Study) -> str:
         f"Intervals: 95 %, paired, from a circular block bootstrap over blocks of {study.block} "
         "frames (twice the mean run of one class, at least the cube root of the frames). ECE: "
         f"expected calibration error over {BINS} steps of confidence. Histogram: share of the "
-        "labels that another class would have to have. Points to the first preset, also over its "
-        "worst 500 consecutive frames."
+        "labels that another class would have to have. The worst 500 frames are "
+        "consecutive ones."
     )
     return said + (
         f" {unknown:,} frames of unknown class count in `sure` alone." if unknown else ""

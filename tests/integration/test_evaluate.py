@@ -45,6 +45,18 @@ def test_the_answers_are_the_pipeline_s_also_after_a_cut(local: Place) -> None:
     )
 
 
+def test_every_third_unit_is_labelled_and_later_the_others(local: Place) -> None:
+    ids = put_tars(local.input, shards=2, frames=14)
+    config = local.config()
+    run_preset(config, every=3)
+    wanted = [n for n in ids if int(n[-10:-4]) % 14 // 4 in (0, 3)]
+    check_frames(Output.read(config.output), wanted)
+    told = list[int]()
+    run_preset(config, told.append)
+    assert sum(told) == 28
+    check_frames(Output.read(config.output), ids)
+
+
 def put_known(root: str) -> None:
     """20 frames of two segments and cameras, of three classes and of none."""
     contents = []
@@ -96,8 +108,12 @@ def test_a_study_says_what_its_frames_say(
         assert float(row["accuracy"]) == pytest.approx(share)
     frozen = [f for f in frames if f["preset"] == "frozen"]
     assert all(f["label"] == f["source_label"] for f in frozen)
+    ensemble = [f for f in frames if f["preset"] == "ensemble"]
+    assert [f["confidence"] for f in ensemble] != [f["confidence"] for f in frozen]
 
     page = (output / "report.html").read_text()
+    overall = {row["preset"]: row for row in scores if row["name"] == "overall"}
+    assert f"frozen model labels {100 * float(overall['frozen']['accuracy']):.1f} % right" in page
     for name in ("Reliability", "Points to frozen by camera", "tpt+views=6", *CLASSES[:3], "fog"):
         assert name in page
     assert "<script" not in page
@@ -116,5 +132,7 @@ def test_what_cannot_be_scored_is_said(
     arguments += ["--presets", "frozen", "--device", "cpu", "--dtype", "float32"]
     assert main(arguments) == 2
     assert "no frame has a truth" in capsys.readouterr().err
+    assert main([*arguments, "--presets", "paper,frozen"]) == 2
+    assert "begins with frozen" in capsys.readouterr().err
     assert main([*arguments, "--truth", str(tmp_path / "none.parquet")]) == 2
     assert "none.parquet" in capsys.readouterr().err
