@@ -88,9 +88,8 @@ def _lead(study: Study) -> str:
     """What every preset reached, in a sentence each."""
     first, *others = study.presets
     score = study.score(first)
-    said = [
-        f"{score.frames:,} frames, of which the frozen model labels {percent(score.accuracy)} right."
-    ]
+    right = percent(score.accuracy)
+    said = [f"{score.frames:,} frames, of which the frozen model labels {right} right."]
     for preset in others:
         score = study.score(preset)
         said.append(f"{preset}: {percent(score.accuracy)}, {interval(score.difference)} points.")
