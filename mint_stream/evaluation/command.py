@@ -105,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, StorageError, LeaseHeld) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

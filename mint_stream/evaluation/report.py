@@ -51,7 +51,7 @@ class Extra:
     """Number of each preset's colour."""
     overall: tuple[Row, ...]
     groups: tuple[tuple[str, tuple[Row, ...]], ...]
-    """Differences by segment and by camera."""
+    """Accuracy by segment and by camera, and its difference to the frozen model's."""
     note: str
     reliability: Chart
     shares: tuple[Share, ...]
@@ -101,13 +101,7 @@ def _extra(study: Study, columns: Sequence[str]) -> Extra:
     # As the report colours its columns; what stands in none of them is the frozen model.
     styles = tuple(columns.index(p) % 4 + 1 if p in columns else 0 for p in presets)
     groups = [
-        (
-            title,
-            tuple(
-                Row(name, tuple(interval(study.score(p, kind, name).difference) for p in presets))
-                for name in study.groups(kind)
-            ),
-        )
+        (title, tuple(_group_row(study, kind, name) for name in study.groups(kind)))
         for kind, title in _GROUPS.items()
         if len(study.groups(kind)) > 1
     ]
@@ -123,6 +117,13 @@ def _extra(study: Study, columns: Sequence[str]) -> Extra:
         reliability=_reliability(study.bins, dict(zip(presets, styles, strict=True))),
         shares=tuple(_shares(study)),
     )
+
+
+def _group_row(study: Study, kind: str, name: str) -> Row:
+    scores = [study.score(preset, kind, name) for preset in study.presets]
+    first, *others = [percent(score.accuracy) for score in scores]
+    gains = [interval(score.difference) for score in scores[1:]]
+    return Row(name, (first, *(f"{at}, {gain}" for at, gain in zip(others, gains, strict=True))))
 
 
 def _reliability(bins: Mapping[str, list[Bin]], styles: Mapping[str, int]) -> Chart:

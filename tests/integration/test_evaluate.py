@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from oracle import Output, check_frames, check_same
@@ -114,13 +115,33 @@ def test_a_study_says_what_its_frames_say(
     page = (output / "report.html").read_text()
     overall = {row["preset"]: row for row in scores if row["name"] == "overall"}
     assert f"frozen model labels {100 * float(overall['frozen']['accuracy']):.1f} % right" in page
-    for name in ("Reliability", "Points to frozen by camera", "tpt+views=6", *CLASSES[:3], "fog"):
+    for name in (
+        "Reliability",
+        "By camera, with points to frozen",
+        "tpt+views=6",
+        *CLASSES[:3],
+        "fog",
+    ):
         assert name in page
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     written = {path: path.stat().st_mtime_ns for path in output.rglob("labels/*.parquet")}
     assert main(arguments) == 0
     assert {p: p.stat().st_mtime_ns for p in output.rglob("labels/*.parquet")} == written
+
+
+def test_the_truth_may_come_from_elsewhere(local: Place, tmp_path: Path) -> None:
+    ids = put_tars(local.input, shards=1, frames=8, cameras=CAMERAS)
+    truth = pa.table({"frame": ids, "label": [CLASSES[n % 2] for n in range(8)]})
+    pq.write_table(truth, tmp_path / "truth.parquet")
+    arguments = ["--input", local.input, "--labels", str(local.assets.labels), "--quiet"]
+    arguments += ["--model", str(local.assets.model), "--output", str(tmp_path / "study")]
+    arguments += ["--presets", "frozen", "--device", "cpu", "--dtype", "float32", "--limit", "6"]
+    assert main([*arguments, "--truth", str(tmp_path / "truth.parquet")]) == 0
+    frames = pq.read_table(tmp_path / "study" / "frames.parquet")
+    assert frames["truth"].to_pylist() == [CLASSES[n % 2] for n in range(6)]
+    assert frames["camera"].to_pylist() == [*CAMERAS] * 3
+    assert set(frames["domain"].to_pylist()) == {None}
 
 
 def test_what_cannot_be_scored_is_said(
