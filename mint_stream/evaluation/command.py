@@ -120,9 +120,10 @@ def evaluate(options: Options) -> None:
     configs = {method.name: options.run_config(method) for method in options.methods()}
     classes = load_class_list(options.labels).names
     truth = _truth(options)
+    frames = _count_frames(options) // options.every
     with _progress(options.quiet) as progress:
         for name, config in configs.items():
-            task = progress.add_task(name, total=_frames(config) // options.every)
+            task = progress.add_task(name, total=frames)
             run_preset(config, functools.partial(progress.advance, task), every=options.every)
     labels = {
         name: read_labels(config.output).slice(0, options.limit) for name, config in configs.items()
@@ -148,13 +149,13 @@ def _folder(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "+-_.=" else "_" for letter in name)
 
 
-def _frames(config: RunConfig) -> int:
-    """How many frames the run of `config` will have done."""
+def _count_frames(options: Options) -> int:
+    """How many frames the stream has, or `--limit` leaves of it."""
     total = 0
-    for shard in discover(config.input, unit_size=config.unit_size):
+    for shard in discover(options.input, unit_size=1024):
         total += count_frames(shard)
-        if config.limit is not None and total >= config.limit:
-            return config.limit
+        if options.limit is not None and total >= options.limit:
+            return options.limit
     return total
 
 

@@ -98,8 +98,8 @@ def _label(
 
 
 def _cost(labelled: dict[str, Any], seconds: float) -> dict[str, Any]:
-    counts = {name: labelled[name] for name in ("unit", "passes", "adapted")}
-    return {**counts, "frames": labelled["labelled"], "seconds": seconds}
+    unit, passes, frames = (labelled[name] for name in ("unit", "passes", "labelled"))
+    return {"unit": unit, "frames": frames, "seconds": seconds, "passes": passes}
 
 
 def _bank_server(config: RunConfig, prepared: Prepared) -> BankServer:

@@ -45,6 +45,8 @@ class Score:
     """Mean over classes."""
     calibration_error: float
     histogram_distance: float
+    adapted: float
+    """Share of frames whose adapted answer stands."""
     difference: Interval
     """Of accuracy, to the frozen model's on the same frames."""
     worst: float
@@ -166,6 +168,7 @@ def _score(preset: str, kind: str, name: str, own: pa.Table, first: pa.Table) ->
         macro=macro_accuracy(truth, right),
         calibration_error=calibration_error(reliability(_floats(own, "confidence"), right)),
         histogram_distance=histogram_distance(strings(own, "label"), truth),
+        adapted=pc.mean(own["adapted"].cast(pa.float64())).as_py(),
         difference=paired_difference(right, other, block_length(truth)),
         worst=worst_stretch(right, other),
     )

@@ -45,12 +45,12 @@ def overall_rows(study: Study) -> dict[str, Shown]:
         "worst 500 frames": lambda p: points(study.score(p).worst),
         "ECE": lambda p: percent(study.score(p).calibration_error),
         "histogram off by": lambda p: percent(study.score(p).histogram_distance),
-        "adapted": lambda p: percent(study.costs[p].adapted / max(1, study.costs[p].frames)),
-        "passes a frame": lambda p: f"{study.costs[p].passes / max(1, study.costs[p].frames):.0f}",
-        "ms a frame": lambda p: f"{study.costs[p].ms:.1f}",
+        "adapted": lambda p: percent(study.score(p).adapted),
+        "passes a frame": lambda p: f"{study.costs[p].passes_a_frame:.0f}",
+        "ms a frame": lambda p: f"{study.costs[p].ms_a_frame:.1f}",
     }
     if any(frames for frames, _ in study.unknown.values()):
-        rows["sure, unknown"] = lambda p: percent(study.unknown[p][1])
+        rows["sure of unknown"] = lambda p: percent(study.unknown[p][1])
     return rows
 
 
@@ -70,7 +70,7 @@ def note(study: Study) -> str:
         "consecutive ones."
     )
     return said + (
-        f" {unknown:,} frames of unknown class count in `sure` alone." if unknown else ""
+        f" {unknown:,} frames of unknown class count in `sure of unknown` alone." if unknown else ""
     )
 
 
