@@ -100,6 +100,12 @@ class Settings(BaseModel):
             f"given with model {self.model!r}",
         )
         method = self.method
+        require(
+            method.algorithm == "mint",
+            "preset",
+            self.preset,
+            "one that answers by a bank, or frozen: tpt and zero are there to be compared with",
+        )
         frozen = not method.adapts
         for field, value in (("bank", self.bank), ("bank_actor", self.bank_actor)):
             require(not (frozen and value), field, value, f"left out with preset {method.name!r}")

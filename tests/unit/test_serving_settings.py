@@ -44,6 +44,7 @@ def test_yaml_s_bare_off_and_on_are_what_they_say(written: str, meant: str) -> N
     [
         ({"labls": "x"}, "labls is not an argument of build_app; there are adapt,"),
         ({"preset": "papers"}, "preset is 'papers'; it must be one of"),
+        ({"preset": "zero"}, "preset is 'zero'; it must be one that answers by a bank"),
         ({"replicas": 0}, "replicas is 0: "),
         ({"adapt": "maybe"}, "adapt is 'maybe': "),
         ({"adapt": "on"}, "off without a bank; name `bank`"),
