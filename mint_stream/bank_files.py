@@ -129,6 +129,11 @@ def read_bank(data: bytes, initial: BankState) -> Banks:
     return Banks(initial, states, seq=int(file.about(_SEQ)))
 
 
+def bank_width(data: bytes) -> int:
+    """D of the banks in a checkpoint. Raises `BankFileError` if it is none."""
+    return int(_Reader(data, schema.BANK).about(_SHAPE)[1])
+
+
 class _Writer:
     """One Parquet file, one row group for each scope."""
 

@@ -116,7 +116,7 @@ def retire(store: Store) -> list[str]:
     Gives the names of log objects that are gone now. A deletion that fails is logged and left to
     the next time: it never endangers what is kept.
     """
-    found = _find(store)
+    found = find(store)
     if len(found.sound) < KEPT:
         return []
     kept, old = found.sound[:KEPT], found.sound[KEPT:]
@@ -138,7 +138,7 @@ def restore(store: Store, initial: BankState, identity: Mapping[str, Any]) -> Re
     method or seed, if no checkpoint is sound although log objects were removed, or if the log
     object of a committed unit is damaged; `StorageError` if the store cannot be read.
     """
-    found = _find(store)
+    found = find(store)
     notes = [f"checkpoint {name} is damaged: its JSON is not sound" for name in found.damaged]
     banks, used = Banks(initial), None
     for checkpoint in found.sound:
@@ -168,7 +168,7 @@ def restore(store: Store, initial: BankState, identity: Mapping[str, Any]) -> Re
 
 
 @dataclass
-class _Found:
+class Found:
     """What lies in the folder of checkpoints."""
 
     sound: list[Checkpoint] = field(default_factory=list)
@@ -178,12 +178,13 @@ class _Found:
     """A Parquet alone: writing was cut off, which is no damage."""
 
 
-def _find(store: Store) -> _Found:
+def find(store: Store) -> Found:
+    """The checkpoints on the store, by what their JSON says. Raises `StorageError`."""
     suffixes: dict[str, set[str]] = defaultdict(set)
     for info in store.list(FOLDER):
         stem, _, suffix = info.name.rpartition(".")
         suffixes[stem].add(suffix)
-    found = _Found()
+    found = Found()
     for stem in sorted(suffixes):
         if "json" not in suffixes[stem]:
             found.unfinished.append(stem)
@@ -210,7 +211,12 @@ def _load(
 
 
 def _with_start(identity: Mapping[str, Any], initial: BankState) -> dict[str, Any]:
-    return {**identity, "start": banks_digest(Banks(initial, {"": initial}))}
+    return {**identity, "start": start_digest(initial)}
+
+
+def start_digest(initial: BankState) -> str:
+    """What a checkpoint's identity says about the bank that it started from."""
+    return banks_digest(Banks(initial, {"": initial}))
 
 
 def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:

@@ -230,5 +230,5 @@ def _parquet(values: list[dict[str, Any]], kind: pa.Schema, facts: dict[str, str
     with_facts = kind.with_metadata({**(kind.metadata or {}), **facts})
     table = pa.Table.from_pylist(values, schema=with_facts)
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()

@@ -39,6 +39,7 @@ __all__ = [
     "count_frames",
     "discover",
     "read_frames",
+    "read_ids",
     "read_truth",
 ]
 
@@ -67,6 +68,14 @@ def read_frames(
     items = _items(shard, store, image_column, id_column, start)
     with contextlib.closing(items):
         yield from itertools.islice(items, start, stop)
+
+
+def read_ids(
+    shard: Shard, *, image_column: str | None = None, id_column: str | None = None
+) -> Iterator[str]:
+    """The frame ids of everything that `read_frames` yields, found without reading images."""
+    items = _items(shard, None, image_column, id_column, None)
+    return (item.frame for item in items if item.frame is not None)
 
 
 def count_frames(

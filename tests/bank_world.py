@@ -275,7 +275,7 @@ class World:
     def check_every_checkpoint(self) -> None:
         """Each checkpoint that is kept leads to the same bank, with what is in the log."""
         expected = banks_digest(self.durable())
-        for newest in checkpoint._find(self.store).sound:
+        for newest in checkpoint.find(self.store).sound:
             assert banks_digest(checkpoint.restore(self.store, START, {}).banks()) == expected
             self.store.write(f"{newest.name}.parquet", b"damaged")
 

@@ -1,7 +1,8 @@
 """What must hold of an output, whatever happened to the runs that wrote it.
 
 Written against the objects on the store alone. The replay uses the product's pure merge (which has
-tests of its own), and nothing of how the product decides what to replay.
+tests of its own), and nothing of how the product decides what to replay. Every output is held
+against the product's `verify` as well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from mint_stream.bank_files import LOG_FOLDER, LogName, read_bank, read_delta, write_bank
 from mint_stream.bank_state import Banks, BankState, Update, initial_state, replay
 from mint_stream.config import MethodConfig
+from mint_stream.outputs.verify import verify
 from mint_stream.storage import Store
 
 CHECKPOINTS = "bank/checkpoints/"
@@ -94,6 +96,13 @@ def check_frames(output: Output, expected: Iterable[str]) -> None:
     for unit, table in (*output.labels.items(), *output.rejects.items()):
         assert set(table["unit"].to_pylist()) <= {unit}
     assert set(output.rejects) <= set(output.labels), "rejects of a unit that is not committed"
+    check_verified(output.url)
+
+
+def check_verified(url: str) -> None:
+    """The product's own `verify` finds nothing wrong with the output."""
+    verdict = verify(url)
+    assert verdict.clean, "\n".join(str(finding) for finding in verdict.findings)
 
 
 def check_bank(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from oracle import check_verified
 from tiny import Assets
 
 from mint_stream.config import RunConfig
@@ -32,6 +33,10 @@ class Place:
         output = changes.pop("output", self.output)
         return self.assets.config(changes.pop("input", self.input), output, **changes)
 
-    def run(self, **changes: Any) -> RunSummary:
-        """Prepare and execute it here."""
-        return prepare_run(self.config(**changes)).execute()
+    def run(self, *, alone: bool = True, **changes: Any) -> RunSummary:
+        """Prepare, execute and verify it; `alone`: no other run writes to the output."""
+        config = self.config(**changes)
+        summary = prepare_run(config).execute()
+        if alone:
+            check_verified(config.output)
+        return summary

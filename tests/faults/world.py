@@ -9,6 +9,7 @@ from typing import Any
 
 from drivers import Driver
 from kills import PLAN, Plan
+from oracle import check_verified
 from stages import FRAMES
 from tiny import members, put, tar, write_assets
 
@@ -36,6 +37,7 @@ class World:
                 code = driver.wait(900)
                 assert code in (0, -9), driver.err
             if code == 0:
+                check_verified(plan.output)
                 return
         raise AssertionError(f"the last of {drivers} drivers was killed as well")
 

@@ -148,7 +148,7 @@ def test_two_drivers_at_once_still_label_every_frame_once(
         lying.setattr(Lease, "acquire", lambda self: None)
         lying.setattr(Lease, "release", lambda self: None)
         with ThreadPoolExecutor(2) as pool:
-            summaries = list(pool.map(lambda _: local.run(), range(2)))
+            summaries = list(pool.map(lambda _: local.run(alone=False), range(2)))
     assert sum(summary.frames for summary in summaries) == len(ids)
     check_frames(Output.read(local.output), ids)
     ids += put_tars(local.input, shards=1, frames=14, first=2)

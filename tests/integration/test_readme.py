@@ -13,6 +13,7 @@ import pytest
 from s3_server import S3Server
 
 from mint_stream.demo.feed import write_feed
+from mint_stream.outputs.verify import verify
 from mint_stream.results import read_labels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,7 @@ def test_the_object_storage_section_runs_word_for_word(
 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    assert verify("s3://cameras/labelled", input_url="s3://cameras/feed").findings == ()
     labels = read_labels("s3://cameras/labelled")
     assert labels.num_rows == len(set(labels["frame"].to_pylist())) == 16
     assert all(frame.startswith("s3://cameras/feed/") for frame in labels["frame"].to_pylist())

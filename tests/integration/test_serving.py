@@ -22,6 +22,7 @@ import pytest
 import ray
 import serving_world as world
 import tiny
+from oracle import check_verified
 from places import Place
 from ray import serve
 from ray.serve.config import HTTPOptions
@@ -84,6 +85,7 @@ def labelled(cluster: None, make_place: Callable[[], Place]) -> Place:
     place = make_place()
     tiny.put_tars(place.input, shards=1, frames=FRAMES)
     run(place.assets.config(place.input, place.output, method=PRESETS["paper"]))
+    check_verified(place.output)
     return place
 
 

@@ -1,0 +1,56 @@
+"""A run without Ray: the product's own stages, called one after the other in this process."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from mint_stream.bank_client import BankClient
+from mint_stream.bank_server import BankServer, bank_config
+from mint_stream.committed import load_done
+from mint_stream.config import RunConfig
+from mint_stream.dataset import _labeler_config, _read_config
+from mint_stream.flow import SHARD_ROW, row
+from mint_stream.labeler import MintLabeler
+from mint_stream.pipeline import prepare_run
+from mint_stream.sink import commit_units
+from mint_stream.source import read_units
+
+
+class _NeverStops:
+    def stopping(self) -> bool:
+        return False
+
+
+def run_plainly(config: RunConfig, *, checkpoint_every: int = 0) -> int:
+    """Label what is left with one labeler, and commit it; gives the number of units.
+
+    checkpoint_every: units between two bank checkpoints; 0 for one at the end.
+    """
+    run = prepare_run(config)
+    prepared, store = run.prepared, run.prepared.store
+    server = None
+    if config.method.adapts:
+        server = BankServer(
+            bank_config(
+                config.method,
+                store=store,
+                width=prepared.width,
+                model_hash=prepared.model_hash,
+                scope=config.bank_scope,
+                seed=config.seed,
+                in_order=True,
+            )
+        )
+    client = None if server is None else BankClient(server)
+    labeler = MintLabeler(_labeler_config(config, prepared, 0), client)
+    units = 0
+    for values in run._left(load_done(store, prepared.unit_size)):
+        shard: pa.Table = row(SHARD_ROW, values)
+        for unit in read_units(shard, _read_config(config, prepared), _NeverStops()):
+            commit_units(labeler(unit), store, server)
+            units += 1
+            if server is not None and checkpoint_every and units % checkpoint_every == 0:
+                server.checkpoint()
+    if server is not None and units:
+        server.finish()
+    return units
