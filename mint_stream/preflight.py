@@ -15,11 +15,9 @@ from mint_stream import schema
 from mint_stream.class_list import ClassList, load_class_list
 from mint_stream.clip_model import model_identity, pick_device, vision_shape
 from mint_stream.config import ConfigError, RunConfig, as_dict
+from mint_stream.schema import SETTINGS
 from mint_stream.shards import Shard, discover
 from mint_stream.storage import PREFLIGHT, ObjectMissing, StorageError, Store
-
-SETTINGS = "run.json"
-"""Settings of an output, written by the first run and never changed."""
 
 
 @dataclass(frozen=True)

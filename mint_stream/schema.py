@@ -10,6 +10,9 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
+SETTINGS = "run.json"
+"""Settings of an output, written by the first run and never changed."""
+
 
 def _schema(kind: str, *fields: tuple[str, pa.DataType, str]) -> pa.Schema:
     return pa.schema(

@@ -7,13 +7,16 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
 
 from mint_stream.config import ConfigError
-from mint_stream.storage import StorageError
+from mint_stream.storage import StorageError, Store
+
+Format = Literal["label-studio", "fiftyone", "coco", "csv"]
+Order = Literal["confidence", "disagreement"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,94 @@ class Diff:
         return 0 if diff.same else 1
 
 
-COMMANDS: dict[str, Any] = {"inspect": Inspect, "verify": Verify, "diff": Diff}
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Frames for people to review, the most doubtful first, for the tool they review with."""
+
+    output: tyro.conf.Positional[str]
+    """A folder or an URL."""
+    format: Format
+    """label-studio, coco and csv are files, fiftyone is a folder."""
+    to: str
+    """The file or folder to write, local or an URL."""
+    first: Order = "confidence"
+    """confidence: the lowest first. disagreement: where the answer is not the frozen model's."""
+    limit: int | None = 100
+    """Most frames."""
+    per_class: int | None = None
+    """Most frames of each label."""
+    per_camera: int | None = None
+    """Most frames of each camera."""
+    input: str | None = None
+    """What was labelled: images are embedded (label-studio) or copied (fiftyone) from there."""
+    image_url: str | None = None
+    """Where the tool finds an image instead: a template with {frame}, {shard}, {member}, {camera}.
+    Without --input and this, the frame id of a loose image."""
+    image_column: str | None = None
+    """As it was given to the run."""
+    id_column: str | None = None
+    """As it was given to the run."""
+
+    def run(self, console: Console) -> int:
+        """Write it, and say what was written."""
+        from mint_stream.outputs.export import export
+        from mint_stream.outputs.review import choose
+        from mint_stream.outputs.settings import read_settings
+        from mint_stream.report_samples import read_pictures
+        from mint_stream.results import read_labels
+
+        rows = choose(
+            read_labels(self.output),
+            first=self.first,
+            per_class=self.per_class,
+            per_camera=self.per_camera,
+            limit=self.limit,
+        )
+        classes = read_settings(Store(self.output)).get("classes")
+        if not classes:
+            raise ConfigError(f"{self.output} has no run.json with classes: it is no output")
+        pictures = None
+        if self.input is not None and self.format in ("label-studio", "fiftyone"):
+            columns = {"image_column": self.image_column, "id_column": self.id_column}
+            pictures = read_pictures(self.input, rows, **columns)
+        written = export(
+            rows,
+            self.to,
+            self.format,
+            classes=classes,
+            pictures=pictures,
+            image_url=self.image_url,
+        )
+        console.print(f"{rows.num_rows:,} frames in", *written, soft_wrap=True)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReview:
+    """What people answered, as truth for an evaluation: Parquet with columns frame and label."""
+
+    file: tyro.conf.Positional[str]
+    """An export of Label Studio (JSON, JSON-MIN, CSV), FiftyOne's labels.json with attributes,
+    COCO-style JSON, or the CSV of `export` with its column `truth` filled in."""
+    to: str
+    """The Parquet file to write, local or an URL."""
+
+    def run(self, console: Console) -> int:
+        """Write it, and say how much it is."""
+        from mint_stream.outputs.review_import import import_review
+
+        table = import_review(self.file, self.to)
+        console.print(f"{table.num_rows:,} answers in", self.to, soft_wrap=True)
+        return 0
+
+
+COMMANDS: dict[str, Any] = {
+    "inspect": Inspect,
+    "verify": Verify,
+    "diff": Diff,
+    "export": Export,
+    "import-review": ImportReview,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mint_stream import schema
 from mint_stream.outputs.findings import BRING_BACK, Findings
-from mint_stream.preflight import SETTINGS
+from mint_stream.schema import SETTINGS
 from mint_stream.storage import ObjectMissing, Store
 
 _KINDS: dict[str, type] = {
