@@ -152,6 +152,7 @@ def _initial(method: MethodConfig, width: int, seed: int) -> BankState:
 
 def check_same(output: Output, undisturbed: Output) -> None:
     """Labels equal but for `labelled_at`, rejects but for `rejected_at`, checkpoint bit for bit."""
+    check_verified(output.url)
     assert output.label_rows == undisturbed.label_rows
     assert output.reject_rows == undisturbed.reject_rows
     if undisturbed.checkpoints:

@@ -8,7 +8,7 @@ from mint_stream.bank_client import BankClient
 from mint_stream.bank_server import BankServer, bank_config
 from mint_stream.committed import load_done
 from mint_stream.config import RunConfig
-from mint_stream.dataset import _labeler_config, _read_config
+from mint_stream.dataset import labeler_config, read_config
 from mint_stream.flow import SHARD_ROW, row
 from mint_stream.labeler import MintLabeler
 from mint_stream.pipeline import prepare_run
@@ -42,11 +42,11 @@ def run_plainly(config: RunConfig, *, checkpoint_every: int = 0) -> int:
             )
         )
     client = None if server is None else BankClient(server)
-    labeler = MintLabeler(_labeler_config(config, prepared, 0), client)
+    labeler = MintLabeler(labeler_config(config, prepared, 0), client)
     units = 0
     for values in run._left(load_done(store, prepared.unit_size)):
         shard: pa.Table = row(SHARD_ROW, values)
-        for unit in read_units(shard, _read_config(config, prepared), _NeverStops()):
+        for unit in read_units(shard, read_config(config, prepared), _NeverStops()):
             commit_units(labeler(unit), store, server)
             units += 1
             if server is not None and checkpoint_every and units % checkpoint_every == 0:

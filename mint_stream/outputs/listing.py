@@ -15,7 +15,7 @@ _OF_UNITS = re.compile(
 )
 _CHECKPOINT = re.compile(r"bank/checkpoints/[0-9]{12,}-[0-9a-f]{12}\.(parquet|json)")
 _PROBE = re.compile(r"\.mint-stream-probe-[0-9a-f]{16}")
-_SINGLE = {"run.json", "lease.json"}
+_SINGLE = {"run.json", "lease.json", "costs.jsonl"}
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Listing:
     foreign: list[str] = field(default_factory=list)
     """Names that no run writes."""
     single: set[str] = field(default_factory=set)
-    """Of `run.json` and `lease.json`, those that are there."""
+    """Of `run.json`, `lease.json` and `costs.jsonl` (an evaluation's), those that are there."""
     size_bytes: int = 0
     objects: int = 0
 

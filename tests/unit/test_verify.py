@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from plain_run import run_plainly
-from tiny import Assets, members, png, put, put_tars, tar, write_assets
+from tiny import METHOD, Assets, members, png, put, put_tars, tar, write_assets
 
 from mint_stream import checkpoint
 from mint_stream.bank_files import LogName, read_delta
@@ -73,11 +73,13 @@ def test_what_a_run_wrote_is_clean_on_every_store(made: Made, root: str) -> None
     "changes",
     [
         {"method": PRESETS["frozen"]},
+        {"method": replace(METHOD, name="text", algorithm="tpt")},
+        {"method": replace(METHOD, name="votes", algorithm="zero", steps=0)},
         {"bank_scope": "camera"},
         {"limit": 6},
         {"unit_size": 1},
     ],
-    ids=str,
+    ids=lambda changes: "-".join(changes),
 )
 def test_other_settings_are_clean(made: Made, tmp_path: Path, changes: dict[str, Any]) -> None:
     output = str(tmp_path / "out")
