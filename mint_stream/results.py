@@ -10,12 +10,13 @@ Where the input says what is really there (`mint_stream.shards.read_truth`):
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mint_stream import schema
-from mint_stream.storage import StorageError, Store
+from mint_stream.compacted import CompactedError, Generation, newest, read_file
+from mint_stream.storage import ObjectMissing, StorageError, Store
+
+log = logging.getLogger(__name__)
 
 _READERS = 16
 """Objects that are fetched at the same time: reading small objects waits on latency alone."""
@@ -164,25 +168,76 @@ def _row(known: pa.Table, name: str, overall: bool = False) -> Row:
     )
 
 
-def _read(output: str, folder: str, wanted: pa.Schema) -> pa.Table:
+def _read(output: str, folder: Literal["labels", "rejects"], wanted: pa.Schema) -> pa.Table:
     store = Store(output)
+    generation = _newest(store)
+    while True:
+        try:
+            table = _read_once(store, folder, wanted, generation)
+        except ObjectMissing:
+            later = _newest(store)
+            if later == generation:
+                raise
+            # Compacted twice since: what was being read is no longer kept.
+            generation = later
+            continue
+        return table.replace_schema_metadata(wanted.metadata)
+
+
+def _newest(store: Store) -> Generation | None:
+    try:
+        return newest(store)
+    except CompactedError as error:
+        log.warning("%s; reading the unit files instead", error)
+        return None
+
+
+def _read_once(
+    store: Store,
+    folder: Literal["labels", "rejects"],
+    wanted: pa.Schema,
+    generation: Generation | None,
+) -> pa.Table:
+    """The rows of a generation, and those of the units that it does not hold."""
+    compacted: list[pa.Table] = []
+    held: set[str] = set()
+    if generation is not None:
+        try:
+            files = getattr(generation, folder)
+            with ThreadPoolExecutor(_READERS) as readers:
+                data = list(readers.map(lambda file: read_file(store, file), files))
+            compacted = [pq.read_table(io.BytesIO(content)) for content in data]
+            index = pq.read_table(io.BytesIO(read_file(store, generation.units)))
+            held = set(index["unit"].to_pylist())
+        except CompactedError as error:
+            log.warning("%s; reading the unit files instead", error)
+            compacted, held = [], set()
     names = [i.name for i in store.list(f"{folder}/") if i.name.endswith(".parquet")]
+    names = [name for name in names if PurePosixPath(name).stem not in held]
     with ThreadPoolExecutor(_READERS) as readers:
         tables = list(readers.map(lambda name: _parquet(store, name), names))
-    parts = [part for _, _, part in sorted(_ordered(names, tables), key=lambda item: item[:2])]
-    table = pa.concat_tables([wanted.empty_table(), *parts], promote_options="default")
-    return table.replace_schema_metadata(wanted.metadata)
+    parts = [_placed(table) for table in (wanted.empty_table(), *tables)] + compacted
+    table = pa.concat_tables(parts, promote_options="default")
+    return _in_order(table).drop_columns(["position"])
 
 
-def _ordered(
-    names: list[str], tables: list[pa.Table]
-) -> Iterable[tuple[list[str | int], str, pa.Table]]:
-    for name, table in zip(names, tables, strict=True):
-        shard = table["shard"][0].as_py() if table.num_rows else None
-        # Digits count as numbers, as where shards are discovered: shard-2 before shard-10.
-        pieces = re.split(r"([0-9]+)", shard or "")
-        natural = [int(piece) if n % 2 else piece for n, piece in enumerate(pieces)]
-        yield natural, PurePosixPath(name).stem, table
+def _placed(table: pa.Table) -> pa.Table:
+    """With the place of each row in its unit, as compacted files have it."""
+    return table.append_column("position", pa.array(range(table.num_rows), pa.int32()))
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Rows by shard in natural order, unit, and place in the unit."""
+    shards = sorted(table["shard"].unique().to_pylist(), key=lambda shard: _natural(shard or ""))
+    rank = pc.index_in(table["shard"], value_set=pa.array(shards, pa.string()))
+    order = [(name, "ascending") for name in ("rank", "unit", "position")]
+    return table.take(pc.sort_indices(table.append_column("rank", rank), sort_keys=order))
+
+
+def _natural(shard: str) -> list[str | int]:
+    # Digits count as numbers, as where shards are discovered: shard-2 before shard-10.
+    pieces = re.split(r"([0-9]+)", shard)
+    return [int(piece) if n % 2 else piece for n, piece in enumerate(pieces)]
 
 
 def _parquet(store: Store, name: str, columns: list[str] | None = None) -> pa.Table:

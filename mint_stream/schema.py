@@ -81,3 +81,10 @@ BANK_LOG = _schema(
     ("prompt", pa.list_(pa.float32()), "what the unit added to the effective prompt, P * D values"),
     ("usage", pa.int64(), "how often the unit retrieved the entry while adapting"),
 )
+
+POSITION = pa.field(
+    "position",
+    pa.int32(),
+    metadata={"description": "place of the row among those of its unit; in compacted files"},
+)
+"""Compacted files have it behind the fields of their rows."""

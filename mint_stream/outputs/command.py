@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from mint_stream.config import ConfigError
+from mint_stream.lease import LeaseHeld
 from mint_stream.storage import StorageError, Store
 
 Format = Literal["label-studio", "fiftyone", "coco", "csv"]
@@ -170,12 +171,41 @@ class ImportReview:
         return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compact:
+    """Copy the many small files of an output into few, by day and camera, for fast reading.
+
+    Unit files stay: they are the record of what is committed. A run may go on meanwhile.
+    """
+
+    output: tyro.conf.Positional[str]
+    """A folder or an URL."""
+
+    def run(self, console: Console) -> int:
+        """Do it, and say where the files are."""
+        from mint_stream.outputs.compaction import compact
+
+        done = compact(self.output)
+        if done is None:
+            console.print("nothing is committed here yet")
+            return 0
+        what = "wrote" if done.written else "nothing new since"
+        files = len(done.generation.files)
+        text = (
+            f"{what} generation {done.generation.number}: {done.units:,} units in {files:,} files"
+        )
+        console.print(text, soft_wrap=True)
+        console.print(Store(self.output).uri(done.generation.folder), soft_wrap=True)
+        return 0
+
+
 COMMANDS: dict[str, Any] = {
     "inspect": Inspect,
     "verify": Verify,
     "diff": Diff,
     "export": Export,
     "import-review": ImportReview,
+    "compact": Compact,
 }
 
 
@@ -190,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         return int(options.run(Console(highlight=False)))
-    except (ConfigError, StorageError) as error:
+    except (ConfigError, StorageError, LeaseHeld) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

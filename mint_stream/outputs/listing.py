@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from mint_stream.bank_files import LOG_FOLDER, BankFileError, LogName
+from mint_stream.compacted import FILE, MANIFEST
 from mint_stream.storage import Store
 
 UNIT = re.compile(r"[0-9a-f]{20}-[0-9]{8,}")
@@ -39,6 +40,8 @@ class Listing:
     """Names that no run writes."""
     single: set[str] = field(default_factory=set)
     """Of `run.json`, `lease.json` and `costs.jsonl` (an evaluation's), those that are there."""
+    compact: list[str] = field(default_factory=list)
+    """Names in `compact/`: generations and their files."""
     size_bytes: int = 0
     objects: int = 0
 
@@ -64,6 +67,8 @@ class Listing:
                 ].add(unit)
         elif name.startswith(LOG_FOLDER) and _is_log(name):
             self.logs.add(name)
+        elif MANIFEST.fullmatch(name) or FILE.fullmatch(name):
+            self.compact.append(name)
         elif _PROBE.fullmatch(name):
             self.probes.append(name)
         elif name in _SINGLE:

@@ -10,6 +10,7 @@ from mint_stream.outputs.findings import AGAIN, Finding, Findings, some
 from mint_stream.outputs.listing import Listing
 from mint_stream.outputs.settings import check_settings
 from mint_stream.outputs.verify_bank import check_bank
+from mint_stream.outputs.verify_compacted import check_compacted
 from mint_stream.outputs.verify_rows import Rows, check_rows
 from mint_stream.shards import discover, read_ids
 from mint_stream.storage import Store
@@ -66,6 +67,7 @@ def verify(
     settings = check_settings(store, findings)
     rows = check_rows(listing, settings, findings)
     kept = check_bank(listing, settings, rows, findings)
+    check_compacted(listing, rows, findings)
     checked = {
         "objects": listing.objects,
         "units": len(listing.labels),

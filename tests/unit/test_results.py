@@ -37,10 +37,14 @@ def test_an_output_without_anything_gives_empty_tables_with_the_schema(output: s
 
 def test_labels_come_by_shard_then_unit_then_row(output: str) -> None:
     # Ids of shards are hashes: their order says nothing about the order of the shards.
-    put(output, "labels/f0-00000000.parquet", labels_table(["car"] * 2, shard="a1.tar"))
-    put(output, "labels/f0-00000002.parquet", labels_table(["bus"] * 3, shard="a1.tar", first=2))
-    put(output, "labels/10-00000000.parquet", labels_table(["dog"], shard="a10.tar"))
-    put(output, "labels/20-00000000.parquet", labels_table(["dog"], shard="a9.tar"))
+    for unit, answers, shard, first in (
+        ("f0-00000000", ["car"] * 2, "a1.tar", 0),
+        ("f0-00000002", ["bus"] * 3, "a1.tar", 2),
+        ("10-00000000", ["dog"], "a10.tar", 0),
+        ("20-00000000", ["dog"], "a9.tar", 0),
+    ):
+        table = labels_table(answers, shard=shard, first=first, unit=unit)
+        put(output, f"labels/{unit}.parquet", table)
     put(output, "labels/10-00000001.parquet", schema.LABELS.empty_table())
     table = read_labels(output)
     assert table.schema.equals(schema.LABELS, check_metadata=True)
