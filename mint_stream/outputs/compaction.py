@@ -105,7 +105,7 @@ def _write(store: Store, number: int, units: list[str], file_rows: int) -> Gener
     rejected = {_unit(info.name) for info in store.list("rejects/")}
     for _, table in _tables(store, [unit for unit in units if unit in rejected], rejects_name):
         rejects.add("", _placed(table, schema.REJECTS))
-    index = _Writer(store, folder, len(facts) + 1)
+    index = _Writer(store, f"{folder}units/", len(facts) + 1)
     index.add("", pa.Table.from_pylist(facts, schema=UNITS))
     (of_units,) = index.close()
     return Generation(number=number, labels=labels.close(), rejects=rejects.close(), units=of_units)

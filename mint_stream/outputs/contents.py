@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mint_stream import checkpoint
+from mint_stream.compacted import newest
 from mint_stream.outputs.listing import Listing
 from mint_stream.outputs.settings import read_settings
 from mint_stream.results import read_labels, read_rejects
@@ -65,6 +66,10 @@ class Contents:
     """Most frequent class first."""
     rejects: tuple[RejectCount, ...]
     log_objects: int
+    generation: int | None
+    """Of the compacted copy that counts; None where there is none."""
+    compacted: int
+    """Units that it holds."""
     checkpoints: tuple[CheckpointFacts, ...]
     """Newest first."""
     settings: dict[str, Any]
@@ -99,6 +104,7 @@ def describe(output: str) -> Contents:
     except ValueError as error:
         raise StorageError(f"{store.uri('run.json')} cannot be read ({error})") from error
     labels, rejects = read_labels(output), read_rejects(output)
+    generation = newest(store, listing.compact)
     stamps = pc.min_max(labels["labelled_at"])
     return Contents(
         output=output,
@@ -119,6 +125,8 @@ def describe(output: str) -> Contents:
             for stage, kind, frames in counted(rejects, "stage", "error_type")
         ),
         log_objects=len(listing.logs),
+        generation=generation.number if generation else None,
+        compacted=generation.units.rows if generation else 0,
         checkpoints=tuple(
             CheckpointFacts(
                 name=about.name,

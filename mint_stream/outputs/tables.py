@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -30,6 +31,9 @@ def print_contents(contents: Contents, console: Console) -> None:
         "labelled": f"{c.first_labelled_at} to {c.last_labelled_at}" if c.labelled else "-",
         "adapted": f"{percent(c.adapted_share)} of the labels; {percent(c.changed_share)} "
         f"({c.changed:,}) differ from the frozen answer",
+        "compacted": f"generation {c.generation}, {c.compacted:,} of {c.units:,} units"
+        if c.generation
+        else "no",
         **_settings(c),
     }
     _print_facts(facts, console)
@@ -60,7 +64,8 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     for note in verdict.notes:
         console.print(Text("note   ", style="dim").append(note), soft_wrap=True)
     counts = ", ".join(f"{n:,} {what}" for what, n in verdict.checked.items())
-    end = "clean" if verdict.clean else f"{len(verdict.findings):,} findings"
+    count = len(verdict.findings)
+    end = "clean" if verdict.clean else "1 finding" if count == 1 else f"{count:,} findings"
     console.print(Text(f"{end}: looked at {counts}"), soft_wrap=True)
 
 
@@ -94,11 +99,9 @@ def print_diff(diff: Diff, console: Console) -> None:
         for camera, frames in diff.by_camera[:_MOST_ROWS]:
             table.add_row(Text(camera or "-"), f"{frames:,}")
         console.print(table)
-        table = _table("frame", "a", "b")
         for c in diff.examples:
-            a, b = f"{c.a} {percent(c.confidence_a)}", f"{c.b} {percent(c.confidence_b)}"
-            table.add_row(Text(c.frame), Text(a), Text(b))
-        console.print(table)
+            answers = f"{c.a} {percent(c.confidence_a)} -> {c.b} {percent(c.confidence_b)}"
+            console.print(Text(f"{answers}  {c.frame}"), soft_wrap=True)
     for name, only in (("a", diff.only_a), ("b", diff.only_b)):
         for frame in only[:EXAMPLES]:
             console.print(Text(f"only in {name}: {frame}"), soft_wrap=True)
@@ -111,7 +114,8 @@ def _bank_text(diff: Diff) -> str:
         return "none in either"
     if bank.same:
         return f"bit-identical at seq {bank.seq_a:,}"
-    text = f"seq {bank.seq_a} in a, {bank.seq_b} in b"
+    a, b = ("none" if seq is None else f"seq {seq:,}" for seq in (bank.seq_a, bank.seq_b))
+    text = f"{a} in a, {b} in b"
     rows = ", ".join(f"{n:,} entries of {scope}" for scope, n in bank.entries.items())
     return f"{text}; {rows} differ" if rows else text
 
@@ -122,7 +126,9 @@ def _settings(c: Contents) -> dict[str, str]:
         return {"settings": "no run.json"}
     return {
         "preset": str(values.get("preset", {}).get("name")),
-        "model": f"{values.get('model')} ({values.get('weights') or 'own weights'}), hash "
+        # Of a folder the last two parts: where it lies on one machine helps nobody else.
+        "model": f"{'/'.join(Path(str(values.get('model'))).parts[-2:])} "
+        f"({values.get('weights') or 'own weights'}), hash "
         f"{values.get('model_hash')}",
         "classes": f"{len(values.get('classes', []))}, hash {values.get('classes_hash')}",
         "bank": f"{values.get('bank_scope')}, seed {values.get('seed')}",

@@ -223,7 +223,7 @@ def _check_step(
     before: Banks, k: Kept, names: list[str], updates: Mapping[str, Update], findings: Findings
 ) -> None:
     if any(name not in updates for name in names):
-        findings.note(f"{k.about.name} was not replayed: log objects before it were removed")
+        findings.note(f"{k.about.name} was not replayed: not all of its log is there")
         return
     try:
         replayed = replay(before, _merges(names, updates))

@@ -366,8 +366,11 @@ def test_two_at_once_write_one_generation(
     monkeypatch.undo()
     assert read_labels(output).equals(before)
     assert main(["compact", output]) == 0
+    assert "nothing new since generation 1: 8 units in 5 files" in capsys.readouterr().out
     verdict = verify(output)
     assert (verdict.findings, verdict.notes) == ((), ())
+    assert main(["inspect", output]) == 0
+    assert "generation 1, 8 of 8 units" in capsys.readouterr().out
 
 
 def test_nothing_to_compact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
