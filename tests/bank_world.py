@@ -104,10 +104,10 @@ class World:
     def begin(self, labeler: Labeler, unit: str) -> None:
         """Label `unit`, up to its merge."""
         seq = labeler.client.begin(unit)
-        scopes = ("a", "b") if int(unit[1:]) % 3 == 0 else ("a",)
+        scopes = ("a", "b") if int(unit[-3:]) % 3 == 0 else ("a",)
         states = {scope: labeler.client.state(scope) for scope in scopes}
         # Every fifth unit has no frame that could be adapted to.
-        empty = int(unit[1:]) % 5 == 4
+        empty = int(unit[-3:]) % 5 == 4
         labeler.unit, labeler.begun = unit, True
         labeler.update = {
             scope: work(state, unit, self.decay) for scope, state in states.items() if not empty

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bank_work import ENTRIES, PROMPT_ROWS
+from bank_world import World
+from hypothesis import given
+from hypothesis import strategies as st
 from plain_run import run_plainly
 from tiny import METHOD, Assets, members, png, put, put_tars, tar, write_assets
 
 from mint_stream import checkpoint
 from mint_stream.bank_files import LogName, read_delta
+from mint_stream.bank_log import committed_log
 from mint_stream.bank_state import merge_all
 from mint_stream.checkpoint import Checkpoint
 from mint_stream.config import PRESETS
 from mint_stream.outputs.command import main
+from mint_stream.outputs.findings import Findings
+from mint_stream.outputs.listing import Listing
 from mint_stream.outputs.settings import Settings, read_settings
 from mint_stream.outputs.verify import verify
-from mint_stream.outputs.verify_bank import banks_in
+from mint_stream.outputs.verify_bank import banks_in, check_bank
+from mint_stream.outputs.verify_rows import Rows
 from mint_stream.storage import Store
 
 
@@ -124,6 +133,55 @@ def test_what_a_killed_attempt_leaves_behind_is_a_note(made: Made, tmp_path: Pat
     verdict = verify(store.url)
     assert verdict.findings == ()
     assert len(verdict.notes) == 3
+
+
+class PlayedSettings(Settings):
+    """Of the played world, whose bank belongs to no run."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+
+def findings_about_the_bank(world: World) -> list[str]:
+    listing = Listing.read(world.store)
+    # Nobody retrieves in this world: how often is not to be compared.
+    rows = Rows(guarded=True)
+    rows.log_names = {unit: committed_log(world.store, unit) or "" for unit in listing.labels}
+    settings = PlayedSettings(
+        {"preset": {"bank_size": ENTRIES, "prompt_rows": PROMPT_ROWS}, "seed": 7}
+    )
+    findings = Findings()
+    check_bank(listing, settings, rows, findings)
+    return [str(finding) for finding in findings.found]
+
+
+@given(st.lists(st.integers(0, 2**16), max_size=50), st.integers(1, 4), st.booleans())
+def test_crashes_of_labelers_and_bank_servers_leave_nothing_to_find(
+    fate: list[int], labelers: int, reckless: bool
+) -> None:
+    units = [f"{'0' * 20}-{n:08d}" for n in range(12)]
+    world = World(units, labelers, in_order=labelers == 1)
+    for number in fate:
+        actions = world.actions(reckless=reckless and labelers > 1)
+        actions[number % len(actions)]()
+        if number % 5 == 0:
+            assert findings_about_the_bank(world) == []
+    world.run_to_the_end()
+    assert findings_about_the_bank(world) == []
+
+
+def test_two_runs_at_once_leave_a_whole_output(made: Made, tmp_path: Path) -> None:
+    """As where a lease lies: each has a bank server of its own."""
+    config = made.assets.config(made.input, str(tmp_path / "out"))
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(lambda _: run_plainly(config, checkpoint_every=1), range(2)):
+            pass
+    put_tars(str(tmp_path / "more"), shards=1, frames=6, first=5)
+    more = Store(str(tmp_path / "more"))
+    grown = put(str(tmp_path / "in"), {**objects_of(made.input), **objects_of(more.url)})
+    run_plainly(made.assets.config(grown.url, config.output))
+    assert verify(config.output).findings == ()
 
 
 Damage = Callable[[Store], tuple[str, str]]
