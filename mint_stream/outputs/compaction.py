@@ -26,6 +26,7 @@ from mint_stream.compacted import (
     FILE,
     FOLDER,
     MANIFEST,
+    CompactedError,
     CompactFile,
     Generation,
     manifest_name,
@@ -33,7 +34,7 @@ from mint_stream.compacted import (
     read_file,
 )
 from mint_stream.lease import LeaseHeld
-from mint_stream.storage import Store
+from mint_stream.storage import ObjectMissing, Store
 from mint_stream.units import labels_name, rejects_name
 
 UNITS = pa.schema([("unit", pa.string()), ("frames", pa.int64()), ("bank_log", pa.string())])
@@ -68,11 +69,9 @@ def compact(output: str, *, file_rows: int = _FILE_ROWS) -> Compaction | None:
     if not units:
         return None
     current = newest(store)
-    if current is not None:
-        held = pq.read_table(io.BytesIO(read_file(store, current.units)))["unit"].to_pylist()
-        if held == units:
-            _clean_up(store, current.number)
-            return Compaction(generation=current, written=False, units=len(units))
+    if current is not None and _units_of(store, current) == units:
+        _clean_up(store, current.number)
+        return Compaction(generation=current, written=False, units=len(units))
     number = current.number + 1 if current else 1
     generation = _write(store, number, units, file_rows)
     if not store.create(manifest_name(number), generation.to_json()):
@@ -82,6 +81,16 @@ def compact(output: str, *, file_rows: int = _FILE_ROWS) -> Compaction | None:
         )
     _clean_up(store, number)
     return Compaction(generation=generation, written=True, units=len(units))
+
+
+def _units_of(store: Store, generation: Generation) -> list[str] | None:
+    """The units of a generation; None where they cannot be told."""
+    try:
+        index = pq.read_table(io.BytesIO(read_file(store, generation.units)))
+    except (ObjectMissing, CompactedError):
+        return None
+    units: list[str] = index["unit"].to_pylist()
+    return units
 
 
 def _write(store: Store, number: int, units: list[str], file_rows: int) -> Generation:
@@ -214,16 +223,21 @@ class _Writer:
 def _clean_up(store: Store, number: int) -> None:
     """Remove generations older than the one before `number`, and what was never finished."""
     names = [info.name for info in store.list(FOLDER)]
-    numbers = {int(match[1]) for name in names if (match := MANIFEST.fullmatch(name))}
-    kept = sorted(n for n in numbers if n <= number)[-KEPT:]
-    referred = {
-        file.name for n in kept for file in Generation.from_json(store.read(manifest_name(n))).files
-    }
-    # The JSON goes first: no generation is without its files.
+    sound: dict[int, Generation] = {}
+    stale: list[str] = []
     for name in names:
         match = MANIFEST.fullmatch(name)
-        if match and int(match[1]) < kept[0]:
-            store.delete(name)
+        if match and int(match[1]) <= number:
+            try:
+                sound[int(match[1])] = Generation.from_json(store.read(name))
+            except (ObjectMissing, ValueError):
+                stale.append(name)
+    kept = sorted(sound)[-KEPT:]
+    stale += [manifest_name(n) for n in sound if n not in kept]
+    # The JSON goes first: no generation is without its files.
+    for name in stale:
+        store.delete(name)
+    referred = {file.name for n in kept for file in sound[n].files}
     for name in names:
         match = FILE.fullmatch(name)
         # One with a higher number is being written now.

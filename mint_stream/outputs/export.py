@@ -16,6 +16,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import pyarrow as pa
@@ -30,6 +31,8 @@ CHOICE = "label"
 """Name of the control tag in Label Studio, and so of the answer in its results."""
 _MOST_PIXELS = 1024
 """Longer side of a picture that is embedded; larger ones are reduced."""
+
+_URL_FIELDS = ("frame", "shard", "member", "camera")
 
 Pictures = Mapping[str, bytes]
 """Encoded images by frame id."""
@@ -126,7 +129,7 @@ def coco(
         images.append(
             {
                 "id": number,
-                "file_name": image_url.format_map(record) if image_url else record["frame"],
+                "file_name": _from_template(image_url, record) if image_url else record["frame"],
                 "width": width,
                 "height": height,
                 "date_captured": record["timestamp"],
@@ -220,7 +223,7 @@ def _image_finder(
     def find(record: dict[str, Any]) -> str:
         frame = str(record["frame"])
         if image_url is not None:
-            return image_url.format_map(record)
+            return _from_template(image_url, record)
         if pictures is not None:
             if frame not in pictures:
                 raise ConfigError(f"{frame} is not in the input any more")
@@ -233,6 +236,18 @@ def _image_finder(
         return frame
 
     return find
+
+
+def _from_template(image_url: str, record: dict[str, Any]) -> str:
+    """The address of an image, its parts percent-encoded."""
+    fields = {name: quote(str(record[name] or "")) for name in _URL_FIELDS}
+    try:
+        return image_url.format(**fields)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        allowed = ", ".join(f"{{{name}}}" for name in _URL_FIELDS)
+        raise ConfigError(
+            f"image-url is {image_url!r}; it must be an address with any of {allowed} ({error!r})"
+        ) from error
 
 
 def data_uri(data: bytes) -> str:

@@ -347,6 +347,24 @@ def test_damages_are_found_and_reading_does_without(
         assert read_rejects(output).equals(before)
 
 
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_manifest_is_gone_when_two_newer_ones_are_there(
+    output: str, damaged: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, before = Store(output), read_labels(output)
+    two_generations(store)
+    store.write(f"compact/{damaged:08d}.json", b"{}")
+    assert read_labels(output).equals(before)
+    if damaged == 2:
+        assert main(["compact", output]) == 2
+        assert "00000002.json is damaged" in capsys.readouterr().err
+        store.delete("compact/00000002.json")
+    assert main(["compact", output]) == 0
+    verdict = verify(output)
+    assert (verdict.findings, verdict.notes) == ((), ())
+    assert read_labels(output).equals(before)
+
+
 def test_two_at_once_write_one_generation(
     output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -176,6 +176,11 @@ def test_an_image_is_named_by_a_url_where_it_has_one(tmp_path: Path) -> None:
     url = "https://pictures.example/{camera}/{member}"
     tasks = write(table(FOUR), tmp_path / "b.json", "label-studio", image_url=url)
     assert tasks[1]["data"]["image"] == "https://pictures.example/b/000001.png"
+    with pytest.raises(ConfigError, match=r"any of \{frame\}, \{shard\}, \{member\}, \{camera\}"):
+        write(table(FOUR), tmp_path / "d.json", "coco", image_url="https://x/{file}")
+    spaced = table([row("car", "car", 0.5, 0.5, camera="gate 1#")])
+    (task,) = write(spaced, tmp_path / "e.json", "label-studio", image_url=url)
+    assert task["data"]["image"] == "https://pictures.example/gate%201%23/000000.png"
     loose = table(FOUR).drop_columns(["frame"])
     frames = pa.array([f"s3://feed/{n}.jpg" for n in range(4)])
     loose = loose.add_column(0, "frame", frames)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bank_work import ENTRIES, PROMPT_ROWS
+from bank_work import ENTRIES, PROMPT_ROWS, work
 from bank_world import World
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,8 +22,10 @@ from plain_run import run_plainly
 from tiny import METHOD, Assets, members, png, put, put_tars, tar, write_assets
 
 from mint_stream import checkpoint
+from mint_stream.bank_client import BankClient
 from mint_stream.bank_files import LogName, read_delta
 from mint_stream.bank_log import committed_log
+from mint_stream.bank_server import BankServer, bank_config
 from mint_stream.bank_state import merge_all
 from mint_stream.checkpoint import Checkpoint
 from mint_stream.config import PRESETS
@@ -133,6 +135,24 @@ def test_what_a_killed_attempt_leaves_behind_is_a_note(made: Made, tmp_path: Pat
     verdict = verify(store.url)
     assert verdict.findings == ()
     assert len(verdict.notes) == 3
+
+
+def test_a_bank_that_requests_taught_is_not_replayed(made: Made, tmp_path: Path) -> None:
+    store = made.copy(str(tmp_path))
+    model = read_settings(store)["model_hash"]
+    server = BankServer(
+        bank_config(METHOD, store=store, width=32, model_hash=model, scope="shared", seed=0)
+    )
+    client = BankClient(server)
+    client.begin("replica-0000000001")
+    update = {"shared": work(client.state("shared"), "a request")}
+    receipt = client.merge("replica-0000000001", update)
+    server.committed("replica-0000000001", receipt.log_name)
+    server.finish()
+    verdict = verify(store.url, input_url=made.input)
+    assert verdict.findings == ()
+    (note,) = verdict.notes
+    assert "requests of a service taught this bank" in note
 
 
 class PlayedSettings(Settings):
