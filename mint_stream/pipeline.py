@@ -129,6 +129,7 @@ class Run:
             already_done=done.frames,
             rejects=dict(tally.rejects),
             adapted=tally.adapted,
+            labelers=self.config.num_labelers,
             startup_s=max(0.0, (tally.labelling_since or ended) - started),
             stage_seconds=dict(tally.stage_seconds),
             bank_seq=seq,

@@ -16,6 +16,9 @@ FROZEN = "frozen"
 """Name of the preset that does not adapt; the answer that every other one is held against."""
 
 
+_BUSY = 0.8
+"""Share of its time from which on a part of the run is what the others wait for."""
+
 BESIDE = frozenset({"decode", "commit"})
 """Stages that run in processes of their own, while the labelers go on."""
 
@@ -43,6 +46,7 @@ class RunSummary:
     """Rows written to `rejects/`, by stage (list, read, decode, label)."""
     adapted: int = 0
     """Frames among `frames` whose adapted answer stands."""
+    labelers: int = 1
     startup_s: float = 0.0
     """Part of `seconds` before the first frame was labelled: Ray, listing, loading the model."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -88,6 +92,30 @@ def print_summary(summary: RunSummary, console: Console) -> None:
         )
         # Soft: a path that is folded at 80 columns cannot be copied out of a log.
         console.print(line, soft_wrap=True, highlight=False)
+
+
+def bottleneck(summary: RunSummary) -> str | None:
+    """Which part of the run the others waited for, and what to add; None if nothing was labelled.
+
+    A part that was busy for nearly all of the time that labelling took is what held it up.
+    """
+    working_s = (summary.seconds - summary.startup_s) * summary.labelers
+    if not summary.frames or working_s <= 0:
+        return None
+    inside = {s: t for s, t in summary.stage_seconds.items() if s not in BESIDE}
+    busy = min(1.0, sum(inside.values()) / working_s)
+    committing = min(1.0, summary.stage_seconds.get("commit", 0.0) / working_s)
+    if busy < _BUSY <= committing:
+        return (
+            f"commits ({percent(committing)} busy): a store that answers sooner, or more labelers"
+        )
+    if busy < _BUSY:
+        return (
+            f"frames, which the labelers ({percent(busy)} busy) waited for: more CPUs to read and "
+            "decode, or a nearer store"
+        )
+    stage = max(inside, key=lambda name: inside[name])
+    return f"labelers ({percent(busy)} busy, most with {stage}): more of them, on GPUs or cores"
 
 
 def print_accuracy(tables: Mapping[str, Sequence[Row]], console: Console) -> None:
@@ -181,5 +209,6 @@ def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
         yield "labelers", Text(shares)
         beside = ", ".join(f"{name} {s:.1f} s" for name, s in stages if name in BESIDE)
         yield "beside", Text(beside)
+        yield "bottleneck", Text(bottleneck(summary) or "")
     if summary.bank_seq is not None:
         yield "bank seq", Text(f"{summary.bank_seq:,}")

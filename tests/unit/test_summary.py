@@ -11,7 +11,7 @@ from label_tables import labels_table, truth_table
 from rich.console import Console
 
 from mint_stream.results import Row, accuracy_by, with_truth
-from mint_stream.summary import RunSummary, print_accuracy, print_summary
+from mint_stream.summary import RunSummary, bottleneck, print_accuracy, print_summary
 
 RUN = RunSummary(
     output="/data/[out]",
@@ -112,3 +112,41 @@ def test_there_are_colours_in_a_terminal_only() -> None:
     for what in (dataclasses.replace(RUN, stopped="interrupted"), compared()):
         assert "\x1b[" in printed(what, terminal=True)
         assert "\x1b" not in printed(what)
+
+
+@pytest.mark.parametrize(
+    ("stages", "labelers", "said"),
+    [
+        ({"encoder": 6.0, "step": 3.5, "decode": 2.0, "commit": 1.0}, 1, "labelers (95.0 % busy"),
+        (
+            {"encoder": 3.0, "decode": 9.0, "commit": 1.0},
+            1,
+            "frames, which the labelers (30.0 %",
+        ),
+        ({"encoder": 3.0, "decode": 1.0, "commit": 9.0}, 1, "commits (90.0 % busy)"),
+        ({"encoder": 18.0, "commit": 9.0}, 2, "labelers (90.0 % busy"),
+        ({"encoder": 9.0, "commit": 1.0}, 2, "frames, which the labelers (45.0 %"),
+    ],
+)
+def test_the_bottleneck_is_what_was_busy_all_the_time(
+    stages: dict[str, float], labelers: int, said: str
+) -> None:
+    summary = RunSummary(
+        output="/o",
+        preset="paper",
+        frames=100,
+        units=10,
+        seconds=14.0,
+        startup_s=4.0,
+        labelers=labelers,
+        stage_seconds=stages,
+    )
+    found = bottleneck(summary)
+    assert found is not None
+    assert found.startswith(said)
+    if stages.get("step"):
+        assert "most with encoder" in found
+
+
+def test_a_run_that_labelled_nothing_has_no_bottleneck() -> None:
+    assert bottleneck(RunSummary(output="/o", preset="paper", frames=0, units=0, seconds=3)) is None
