@@ -90,12 +90,13 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-def _token_check() -> Callable[..., None]:
+def _token_check() -> Callable[..., Awaitable[None]]:
     """A dependency that asks for the environment's token, if there is one."""
     expected = os.environ.get(TOKEN_VARIABLE, "")
     wanted = hashlib.sha256(expected.encode()).digest()
 
-    def check(
+    # Not a plain function: FastAPI would run that in another thread, for every request.
+    async def check(
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     ) -> None:
         given = credentials.credentials if credentials else ""
