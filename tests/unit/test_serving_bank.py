@@ -92,7 +92,7 @@ def test_a_damaged_or_unfinished_checkpoint_is_passed_over(
     ("changes", "said"),
     [
         ({"model": "other"}, "another model ('other' there"),
-        ({"method": {"name": "paper", "views": 64}}, "another preset (bank_size is None there"),
+        ({"method": {"name": "paper", "views": 64}}, "another preset (algorithm is None there"),
     ],
 )
 def test_a_bank_of_another_model_or_preset_is_refused(
