@@ -20,6 +20,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from mint_stream.bank_calls import BankCalls
 from mint_stream.bank_server import BankConfig, BankServer
 from mint_stream.ledger import BankError
+from mint_stream.metrics import CheckpointMetrics, Origin
 
 NAME = "mint-bank"
 
@@ -66,20 +67,33 @@ class RemoteBank(BankCalls):
 class _BankActor(BankServer):
     """Knows whether it was there before."""
 
-    def __init__(self, config: BankConfig) -> None:
+    def __init__(self, config: BankConfig, origin: Origin | None) -> None:
         with warnings.catch_warnings():
             # It is right; what Ray warns of is how Ray itself looks up the actor.
             warnings.simplefilter("ignore")
             restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._metrics = None
+        if origin is not None:
+            origin.enter()
+            self._metrics = CheckpointMetrics(origin.output)
         super().__init__(config, restarted=restarted)
         self.start_clock()
 
+    def checkpoint(self) -> int:
+        seq = super().checkpoint()
+        if self._metrics is not None:
+            self._metrics.saved(seq)
+        return seq
 
-def start_bank_server(config: BankConfig, *, namespace: str, name: str = NAME) -> RemoteBank:
+
+def start_bank_server(
+    config: BankConfig, *, namespace: str, name: str = NAME, origin: Origin | None = None
+) -> RemoteBank:
     """Start the bank server of a run as the actor `name` in `namespace`, and restore it.
 
     It lives as long as the driver keeps what this returns, takes no CPU slot, and is started again
-    whenever it dies. Raises `RestoreError` or `StorageError` where the bank cannot be restored.
+    whenever it dies. `origin`: the run for which it logs and counts. Raises `RestoreError` or
+    `StorageError` where the bank cannot be restored.
     """
     server = (
         ray.remote(_BankActor)
@@ -91,7 +105,7 @@ def start_bank_server(config: BankConfig, *, namespace: str, name: str = NAME) -
             # Repeating is the caller's business: it first has to rejoin.
             max_task_retries=0,
         )
-        .remote(config)
+        .remote(config, origin)
     )
     bank = RemoteBank(server)
     bank.status()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,10 +13,13 @@ import tyro
 from rich.console import Console
 
 from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConfig, preset, require
-from mint_stream.console import RunProgress
+from mint_stream.console import LoggedProgress, RunProgress
 from mint_stream.lease import LeaseHeld
+from mint_stream.logs import json_until_ray
 from mint_stream.storage import StorageError
 from mint_stream.summary import RunFailed, print_summary
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,9 @@ class Options:
     """Parquet column that names the frames; default: the row number."""
     quiet: bool = False
     """No progress and no summary."""
+    log_json: bool = False
+    """Log as JSON, one object a line on standard error, progress and summary too: with run, unit
+    and camera, for a log collector."""
 
     def run_config(self) -> RunConfig:
         """The run that these options describe. Raises `ConfigError`."""
@@ -101,7 +108,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and answer with an exit code: 0 done, 1 the run failed, 2 it could not start."""
     options = tyro.cli(Options, args=arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if options.log_json:
+        json_until_ray()
+    else:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     console = Console(stderr=True, highlight=False)
     try:
         if options.input is None:
@@ -116,25 +126,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 quiet=options.quiet,
             )
             return 0 if report else 1
-        return label(options.run_config(), console, quiet=options.quiet)
+        return label(options.run_config(), console, quiet=options.quiet, log_json=options.log_json)
     except (ConfigError, StorageError, LeaseHeld) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(error, options)
         return 2
     except RunFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(error, options)
         return 1
 
 
-def label(config: RunConfig, console: Console, *, quiet: bool) -> int:
+def _say(error: Exception, options: Options) -> None:
+    if options.log_json:
+        log.error("%s", error)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def label(config: RunConfig, console: Console, *, quiet: bool, log_json: bool = False) -> int:
     """Run the pipeline with progress and a summary."""
     # Torch and Ray take seconds to import: not for --help, and not for a flag that does not exist.
     from mint_stream.pipeline import prepare_run
 
-    with RunProgress(console, total=config.limit, quiet=quiet) as progress:
+    show: RunProgress | LoggedProgress
+    if log_json:
+        show = LoggedProgress(quiet=quiet)
+    else:
+        show = RunProgress(console, total=config.limit, quiet=quiet)
+    with show as progress:
         run = prepare_run(
-            config, on_start=progress.start, on_commit=progress.update, handle_signals=True
+            config,
+            on_start=progress.start,
+            on_commit=progress.update,
+            handle_signals=True,
+            log_json=log_json,
         )
         summary = run.execute()
-    if not quiet:
+    if log_json:
+        log.info("run ended", extra=dataclasses.asdict(summary))
+    elif not quiet:
         print_summary(summary, Console(highlight=False))
     return 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+log = logging.getLogger(__name__)
 
 
 class Counts(Protocol):
@@ -88,6 +90,32 @@ class RunProgress:
             self._console.print(facts, highlight=False)
 
 
+class LoggedProgress:
+    """The same as log lines with the numbers as fields, every `every_s` seconds."""
+
+    def __init__(self, *, quiet: bool = False, every_s: float = 10) -> None:
+        self._quiet, self._every_s, self._next_line = quiet, every_s, 0.0
+
+    def __enter__(self) -> LoggedProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def start(self, done: int, shards_left: int) -> None:
+        """Say what is there already."""
+        if not self._quiet:
+            log.info("run started", extra={"frames_done": done, "shards_left": shards_left})
+
+    def update(self, counts: Counts) -> None:
+        """Say the counts after another unit."""
+        now = time.monotonic()
+        if not self._quiet and now >= self._next_line:
+            self._next_line = now + self._every_s
+            facts = {"frames": counts.frames, "adapted": counts.adapted}
+            log.info("labelling", extra={**facts, "rejected": dict(counts.rejects)})
+
+
 @contextmanager
 def stop_on_signals(stop: Callable[[str], None]) -> Iterator[None]:
     """SIGTERM or Ctrl-C asks for an orderly stop; a second Ctrl-C exits at once.
@@ -106,8 +134,7 @@ def stop_on_signals(stop: Callable[[str], None]) -> Iterator[None]:
             os._exit(128 + signal.SIGINT)
         interrupted = interrupted or number == signal.SIGINT
         stop("stop requested")
-        text = "Stopping: finishing the units in flight. Ctrl-C once more exits at once."
-        print(text, file=sys.stderr, flush=True)
+        log.warning("Stopping: finishing the units in flight. Ctrl-C once more exits at once.")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -23,6 +23,7 @@ from mint_stream.bank_client import BankClient
 from mint_stream.config import RunConfig
 from mint_stream.flow import LABELLED_ROW
 from mint_stream.labeler import LabelerConfig, MintLabeler
+from mint_stream.metrics import Origin
 from mint_stream.preflight import Prepared
 from mint_stream.run_control import RemoteControl
 from mint_stream.sink import commit_units
@@ -33,8 +34,13 @@ class LabelUnits:
     """The labeler as Ray Data's actor pool builds and calls it."""
 
     def __init__(
-        self, config: LabelerConfig, bank: RemoteBank | None, control: RemoteControl
+        self,
+        config: LabelerConfig,
+        bank: RemoteBank | None,
+        control: RemoteControl,
+        origin: Origin,
     ) -> None:
+        origin.enter()
         self._control = control
         self._labeler: MintLabeler | Exception
         try:
@@ -58,6 +64,7 @@ def labelled_units(
     left: list[dict[str, Any]],
     control: RemoteControl,
     bank: RemoteBank | None,
+    origin: Origin,
 ) -> Generator[dict[str, Any]]:
     """Label the shards in `left` (and with `follow` those that arrive): flow.COMMITTED_ROW rows.
 
@@ -73,14 +80,14 @@ def labelled_units(
         )
         .map_batches(
             read_units,
-            fn_args=(read_config(config, prepared), control),
+            fn_args=(read_config(config, prepared), control, origin),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=0.25,
         )
         .map_batches(
             LabelUnits,
-            fn_constructor_args=(labeler_config(config, prepared, gpus), bank, control),
+            fn_constructor_args=(labeler_config(config, prepared, gpus), bank, control, origin),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -94,7 +101,7 @@ def labelled_units(
         )
         .map_batches(
             commit_units,
-            fn_args=(prepared.store, bank),
+            fn_args=(prepared.store, bank, origin),
             batch_size=1,
             batch_format="pyarrow",
             # With one labeler units are committed in the order in which they were merged.
@@ -102,7 +109,10 @@ def labelled_units(
             num_cpus=0.1,
         )
     )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+    dataset.set_name(f"label_{origin.run}")
+    # Nothing ahead: a block that is fetched ahead is handed on only when the next one is there, and
+    # with `follow` that may take hours.
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from batch.to_pylist()
 
 

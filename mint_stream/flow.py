@@ -77,11 +77,15 @@ LABELLED_ROW = pa.schema(
         ("adapted", pa.int64()),
         ("passes", pa.int64()),
         ("rejected", pa.string()),
+        ("bank_seq", pa.int64()),
+        ("bank_staleness", pa.int64()),
         ("stage_seconds", pa.string()),
     ]
 )
 """label -> commit: the objects to write, ready as bytes; counts and seconds as JSON. `passes`:
-what the labels cost, in encoder passes over one view, forward and backward."""
+what the labels cost, in encoder passes over one view, forward and backward. `bank_seq`: merges that
+the bank has seen; `bank_staleness`: those of them that other labelers made while this unit was
+labelled. Both are null without a bank."""
 
 COMMITTED_ROW = pa.schema(
     [
@@ -90,6 +94,8 @@ COMMITTED_ROW = pa.schema(
         ("labelled", pa.int64()),
         ("adapted", pa.int64()),
         ("rejected", pa.string()),
+        ("bank_seq", pa.int64()),
+        ("bank_staleness", pa.int64()),
         ("stage_seconds", pa.string()),
     ]
 )

@@ -25,6 +25,7 @@ from mint_stream.bank_files import write_delta
 from mint_stream.clip_model import load_clip
 from mint_stream.config import BankScope, MethodConfig, ModelConfig
 from mint_stream.flow import LABELLED_ROW, row, rows
+from mint_stream.logs import about
 from mint_stream.prediction import Prediction
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,13 @@ class MintLabeler:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """flow.UNIT_ROW rows in, flow.LABELLED_ROW rows out."""
-        return pa.concat_tables([row(LABELLED_ROW, self.label_unit(unit)) for unit in rows(batch)])
+        labelled = []
+        for unit in rows(batch):
+            with about(unit=unit["unit"], camera=_only_camera(unit)):
+                answer = self.label_unit(unit)
+                log.info("labelled", extra={name: answer[name] for name in _LOGGED})
+            labelled.append(row(LABELLED_ROW, answer))
+        return pa.concat_tables(labelled)
 
     def label_unit(self, unit: dict[str, Any]) -> dict[str, Any]:
         """Label the frames of one unit, merge what it changed in the bank, and only then answer.
@@ -86,11 +93,14 @@ class MintLabeler:
                 seq = self.bank.begin(unit["unit"])
         labelled, update = self._label(unit["frames"], rejects)
         log_name, log_data = "", None
+        bank_seq = staleness = None
         if self.bank is not None:
             with stopwatch("bank"):
                 receipt = self.bank.merge(unit["unit"], update)
             if log_name := receipt.log_name:
                 log_data = write_delta(update, unit=unit["unit"], seq=receipt.seq)
+            bank_seq = receipt.seq
+            staleness = max(0, bank_seq - seq - bool(log_name))
         now = datetime.datetime.now(datetime.UTC)
         counts = Counter(reject["stage"] for reject in rejects)
         with stopwatch("write"):
@@ -107,6 +117,8 @@ class MintLabeler:
                 "adapted": sum(prediction.adapted for _, _, prediction in labelled),
                 "passes": sum(p.cost.forwards + p.cost.backwards for _, _, p in labelled),
                 "rejected": json.dumps(counts),
+                "bank_seq": bank_seq,
+                "bank_staleness": staleness,
                 "stage_seconds": json.dumps(stopwatch.take()),
             }
 
@@ -205,7 +217,14 @@ class MintLabeler:
         return _parquet([{**reject, **common} for reject in rejects], schema.REJECTS, {})
 
 
+_LOGGED = ("labelled", "adapted", "rejected", "bank_seq", "bank_staleness")
 _FRAME_FIELDS = ("frame", "member", "camera", "timestamp", "width", "height")
+
+
+def _only_camera(unit: dict[str, Any]) -> str | None:
+    """The camera of all frames of a unit, where they have one in common."""
+    cameras = {frame["camera"] for frame in unit["frames"]}
+    return cameras.pop() if len(cameras) == 1 else None
 
 
 def _pixels(frame: dict[str, Any]) -> np.ndarray:
@@ -215,7 +234,8 @@ def _pixels(frame: dict[str, Any]) -> np.ndarray:
 
 
 def _reject(frame: dict[str, Any], error: Exception) -> dict[str, Any]:
-    log.error("frame %s could not be labelled", frame["frame"], exc_info=error)
+    with about(camera=frame["camera"]):
+        log.error("frame %s could not be labelled", frame["frame"], exc_info=error)
     return {
         "frame": frame["frame"],
         "member": frame["member"],

@@ -26,6 +26,8 @@ from mint_stream.console import stop_on_signals
 from mint_stream.dataset import labelled_units
 from mint_stream.lease import Lease
 from mint_stream.ledger import BankError
+from mint_stream.logs import ray_formats
+from mint_stream.metrics import Origin, RunMetrics
 from mint_stream.preflight import Prepared, prepare
 from mint_stream.run_control import RemoteControl, start_run_control
 from mint_stream.shards import count_frames, discover
@@ -81,10 +83,16 @@ class Run:
     on_commit: Callable[[Tally], None]
     handle_signals: bool = False
     """Take SIGTERM and Ctrl-C as requests to stop in an orderly way while labelling."""
+    log_json: bool = False
+    """Have Ray format the log lines of all processes as JSON."""
+    origin: Origin = field(init=False)
     _stopped: str | None = None
     _lease_lost: bool = False
     _ended: threading.Event = field(default_factory=threading.Event)
     _control: RemoteControl | None = None
+
+    def __post_init__(self) -> None:
+        self.origin = Origin(run=secrets.token_hex(4), output=self.config.output)
 
     def stop(self, why: str) -> None:
         """Finish the units in flight, write a checkpoint and return. Safe in a signal handler."""
@@ -168,7 +176,10 @@ class Run:
         )
 
     def _label(self, left: list[dict[str, Any]], tally: Tally) -> int | None:
-        start_ray()
+        start_ray(log_json=self.log_json)
+        self.origin.enter()
+        metrics = RunMetrics(self.config.output, follow=self.config.follow)
+        metrics.start()
         self._control = start_run_control()
         bank = self._start_bank() if self.config.method.adapts else None
         signals = stop_on_signals(self.stop) if self.handle_signals else nullcontext()
@@ -177,6 +188,7 @@ class Run:
             with signals, contextlib.closing(self._units(left, bank)) as units:
                 for unit in units:
                     tally.add(unit)
+                    metrics.add(unit)
                     self.on_commit(tally)
                     self._check_rejects(tally)
             if bank is not None and not self._lease_lost:
@@ -188,6 +200,8 @@ class Run:
             if bank is not None:
                 bank.stop()
             self._control.end()
+            metrics.end()
+            self.origin.leave()
         return seq
 
     def _start_bank(self) -> RemoteBank:
@@ -204,13 +218,13 @@ class Run:
         )
         # A name of its own: several runs may share a cluster.
         name = f"bank-{secrets.token_hex(4)}"
-        return start_bank_server(bank, namespace=NAMESPACE, name=name)
+        return start_bank_server(bank, namespace=NAMESPACE, name=name, origin=self.origin)
 
     def _units(
         self, left: list[dict[str, Any]], bank: RemoteBank | None
     ) -> Generator[dict[str, Any]]:
         assert self._control is not None
-        return labelled_units(self.config, self.prepared, left, self._control, bank)
+        return labelled_units(self.config, self.prepared, left, self._control, bank, self.origin)
 
     def _check_rejects(self, tally: Tally) -> None:
         rejected = sum(tally.rejects.values())
@@ -229,9 +243,10 @@ def prepare_run(
     on_start: Callable[[int, int], None] = lambda done, left: None,
     on_commit: Callable[[Tally], None] = lambda tally: None,
     handle_signals: bool = False,
+    log_json: bool = False,
 ) -> Run:
     """Check everything that can be checked before a model is loaded; then `execute` it."""
-    return Run(config, prepare(config), on_start, on_commit, handle_signals)
+    return Run(config, prepare(config), on_start, on_commit, handle_signals, log_json)
 
 
 def run(config: RunConfig) -> RunSummary:
@@ -239,16 +254,20 @@ def run(config: RunConfig) -> RunSummary:
     return prepare_run(config).execute()
 
 
-def start_ray() -> None:
-    """Join the cluster that the environment names (`ray job submit` does), else start one here."""
+def start_ray(*, log_json: bool = False) -> None:
+    """Join the cluster that the environment names (`ray job submit` does), else start one here.
+
+    log_json: Ray formats the log lines of this process and of its workers as JSON from here on.
+    """
     # What ends a run is said in one line at its end; Ray Data's own traces are in its log files.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.ERROR)
-    else:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR)
+    where = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    how = ray.LoggingConfig(encoding="JSON") if log_json else None
+    ray.init(logging_level=logging.ERROR, logging_config=how, **where)
+    if log_json:
+        ray_formats()
 
 
 def _finish_quietly(bank: RemoteBank | None) -> None:

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mint_stream.flow import COMMITTED_ROW, row, rows
+from mint_stream.logs import about
+from mint_stream.metrics import Origin
 from mint_stream.storage import Store
 from mint_stream.units import labels_name, partial_name, rejects_name, shard_end_name
 
@@ -31,14 +33,21 @@ class Bank(Protocol):
     def committed(self, unit: str, log_name: str | None) -> None: ...
 
 
-def commit_units(batch: pa.Table, store: Store, bank: Bank | None) -> pa.Table:
+def commit_units(
+    batch: pa.Table, store: Store, bank: Bank | None, origin: Origin | None = None
+) -> pa.Table:
     """flow.LABELLED_ROW rows in, flow.COMMITTED_ROW rows out, each unit committed in between.
 
     Raises:
         StorageError: the store refused, or did not answer within the bound on retries. What was
             committed before stays; the unit is labelled again by the next run.
     """
-    committed = [row(COMMITTED_ROW, _commit(unit, store, bank)) for unit in rows(batch)]
+    if origin is not None:
+        origin.enter()
+    committed = []
+    for unit in rows(batch):
+        with about(unit=unit["unit"]):
+            committed.append(row(COMMITTED_ROW, _commit(unit, store, bank)))
     return pa.concat_tables([COMMITTED_ROW.empty_table(), *committed])
 
 
@@ -59,8 +68,12 @@ def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, 
         # Where another attempt won, its labels say which merge counts: the server looks there.
         bank.committed(name, unit["log_name"] if won else None)
     seconds = {**json.loads(unit["stage_seconds"]), "commit": time.perf_counter() - started}
-    counts = {name: unit[name] for name in ("unit", "labelled", "adapted", "rejected")}
+    counts = {name: unit[name] for name in _TOLD}
     return {**counts, "won": won, "stage_seconds": json.dumps(seconds)}
+
+
+_TOLD = ("unit", "labelled", "adapted", "rejected", "bank_seq", "bank_staleness")
+"""What is handed on to the driver as it came."""
 
 
 def _write_rejects(unit: str, data: bytes | None, store: Store) -> None:

@@ -22,6 +22,7 @@ from mint_stream.committed import settled_frames
 from mint_stream.flow import SHARD_ROW, UNIT_ROW, row, rows
 from mint_stream.frames import valid_text
 from mint_stream.images import ImageError, decode
+from mint_stream.metrics import Origin
 from mint_stream.shards import Frame, Reject, Shard, discover, read_frames
 from mint_stream.storage import Store
 from mint_stream.units import Done, ShardProgress, address, unit_id
@@ -185,8 +186,12 @@ def _wait(seconds: float, control: Control) -> None:
         threading.Event().wait(min(0.5, max(0.0, until - time.monotonic())))
 
 
-def read_units(batch: pa.Table, config: ReadConfig, control: Control) -> Iterator[pa.Table]:
+def read_units(
+    batch: pa.Table, config: ReadConfig, control: Control, origin: Origin | None = None
+) -> Iterator[pa.Table]:
     """flow.SHARD_ROW rows in, flow.UNIT_ROW rows out: the units that are not yet committed."""
+    if origin is not None:
+        origin.enter()
     for values in rows(batch):
         shard = Shard.from_json(values["shard"])
         if values["refused"]:

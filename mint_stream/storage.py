@@ -15,7 +15,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 import stamina
@@ -98,6 +98,9 @@ class Store:
     Raises `StorageError` for an address that cannot be opened; every method raises it for what
     the store refuses, and when the bound on retries is reached.
     """
+
+    on_retry: ClassVar[Callable[[str], None] | None] = None
+    """Told of every retry of any store in this process, with what is tried: list, read, ..."""
 
     def __init__(self, url: str | os.PathLike[str], *, retry: RetryPolicy | None = None) -> None:
         self.url = os.fspath(url)
@@ -241,7 +244,7 @@ class Store:
                 with attempt:
                     attempts = attempt.num
                     if attempts > 1:
-                        self._count_retry()
+                        self._count_retry(doing)
                     return call(backend)
         except Exception as error:
             if not isinstance(error, StorageError) and understand(error).kind == "exists":
@@ -250,9 +253,11 @@ class Store:
             raise raised(error, doing, self.uri(name), attempts, ending) from error
         raise AssertionError("stamina ends with a result or an exception")
 
-    def _count_retry(self) -> None:
+    def _count_retry(self, doing: str) -> None:
         with self._lock:
             self.retries += 1
+        if Store.on_retry is not None:
+            Store.on_retry(doing)
 
 
 class _RetryingFile(io.RawIOBase):

@@ -11,6 +11,7 @@ from kills import plan, reached
 from mint_stream import dataset, source
 from mint_stream.bank_client import BankClient, MergeReceipt
 from mint_stream.bank_state import Update
+from mint_stream.metrics import Origin
 from mint_stream.storage import RetryPolicy, Store
 
 _CREATED = {"rejects/": "rejects", "bank/log/": "log", "labels/": "labels"}
@@ -66,11 +67,11 @@ class KillingLabelUnits(dataset.LabelUnits):
 
 
 def killing_read_units(
-    batch: pa.Table, config: source.ReadConfig, control: source.Control
+    batch: pa.Table, config: source.ReadConfig, control: source.Control, origin: Origin
 ) -> Iterator[pa.Table]:
     """`read_units`, keeping pace with the rest of the run."""
     plan().register("read")
-    for unit in source.read_units(batch, config, control):
+    for unit in source.read_units(batch, config, control, origin):
         plan().release(_number(unit, config.unit_size))
         plan().register("read")
         yield unit

@@ -30,6 +30,7 @@ FLAGS = {
     "--input",
     "--labels",
     "--limit",
+    "--log-json",
     "--max-reject-ratio",
     "--model",
     "--num-labelers",

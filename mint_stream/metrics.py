@@ -1,0 +1,115 @@
+"""What a run tells Prometheus, through Ray's metrics export: few numbers, all named `mint_...`.
+
+Ray puts `ray_` in front and `_total` behind a counter: `ray_mint_frames_total{output="..."}`.
+
+Units are counted by the driver, when they are committed: a retry counts once, and a metric costs
+microseconds a unit. Retries of the store and checkpoints are counted where they happen.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from mint_stream import logs
+from mint_stream.storage import Store
+
+_COMMIT_SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Which run a task or an actor works for; it travels to them."""
+
+    run: str
+    """Id of this run, in every log line."""
+    output: str
+    """Root of the outputs as it was given, in every metric: the same when the run is repeated."""
+
+    def enter(self) -> None:
+        """Log and count for this run in this process."""
+        logs.set_run(self.run)
+        retries = _counter("store_retries", "Attempts at the store beyond the first", "operation")
+        Store.on_retry = lambda doing: retries.inc(
+            1, {"output": self.output, "operation": doing.replace(" ", "_")}
+        )
+
+    def leave(self) -> None:
+        """Count no more."""
+        Store.on_retry = None
+
+
+class RunMetrics:
+    """What the driver knows: the run itself, and each unit once it is committed."""
+
+    def __init__(self, output: str, *, follow: bool) -> None:
+        self._tags = {"output": output}
+        self._active = _gauge("run_active", "1 while a run labels into this output", "follow")
+        self._active_tags = {**self._tags, "follow": str(follow).lower()}
+        self._frames = _counter("frames", "Frames labelled and committed")
+        self._adapted = _counter("adapted_frames", "Frames whose adapted answer stands")
+        self._rejects = _counter("rejects", "Rows written to rejects/", "stage")
+        self._seconds = _counter("stage_seconds", "Seconds spent, by stage", "stage")
+        self._commit = Histogram(
+            "mint_commit_seconds",
+            "Seconds from a unit's first PUT until it is committed",
+            boundaries=_COMMIT_SECONDS,
+            tag_keys=("output",),
+        )
+        self._seq = _gauge("bank_seq", "Merges that the bank has seen")
+        self._staleness = _gauge(
+            "bank_staleness", "Merges of other labelers that the latest unit had not seen"
+        )
+
+    def start(self) -> None:
+        """The run labels from now on."""
+        self._active.set(1, self._active_tags)
+
+    def add(self, unit: dict[str, Any]) -> None:
+        """Count one flow.COMMITTED_ROW."""
+        seconds = json.loads(unit["stage_seconds"])
+        for stage, spent_s in seconds.items():
+            self._inc(self._seconds, spent_s, stage=stage)
+        self._commit.observe(seconds["commit"], self._tags)
+        if not unit["won"]:
+            return
+        self._inc(self._frames, unit["labelled"])
+        self._inc(self._adapted, unit["adapted"])
+        for stage, rejects in json.loads(unit["rejected"]).items():
+            self._inc(self._rejects, rejects, stage=stage)
+        self._seq.set(unit["bank_seq"], self._tags)
+        self._staleness.set(unit["bank_staleness"], self._tags)
+
+    def end(self) -> None:
+        """The run labels no more."""
+        self._active.set(0, self._active_tags)
+
+    def _inc(self, counter: Counter, by: float, **tags: str) -> None:
+        if by > 0:
+            counter.inc(by, {**self._tags, **tags})
+
+
+class CheckpointMetrics:
+    """What the bank server knows."""
+
+    def __init__(self, output: str) -> None:
+        self._seq = _gauge(
+            "bank_checkpoint_seq", "Merges that this run's newest checkpoint holds; 0 before"
+        )
+        self._tags = {"output": output}
+        self.saved(0)
+
+    def saved(self, seq: int) -> None:
+        """A checkpoint of `seq` merges is down."""
+        self._seq.set(seq, self._tags)
+
+
+def _counter(name: str, what: str, *tags: str) -> Counter:
+    return Counter(f"mint_{name}", what, tag_keys=("output", *tags))
+
+
+def _gauge(name: str, what: str, *tags: str) -> Gauge:
+    return Gauge(f"mint_{name}", what, tag_keys=("output", *tags))
