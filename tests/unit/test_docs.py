@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from metrics_scrape import watched
 
 from mint_stream import schema
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
 @pytest.mark.parametrize("kind", ["LABELS", "REJECTS", "BANK", "BANK_LOG"])
@@ -21,11 +23,21 @@ def test_formats_describe_every_field(kind: str) -> None:
         assert description in text, f"{kind}.{field.name} is described in other words"
 
 
-def test_the_readme_stays_short_and_its_links_lead_somewhere() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert len(text.splitlines()) < 200
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 200
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in DOCS)])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (ROOT / link).exists(), f"README links to {link}"
+        assert ((ROOT / page).parent / link).exists(), f"{page} links to {link}"
+
+
+def test_the_metrics_that_are_explained_are_those_that_are_watched() -> None:
+    explained = set(re.findall(r"`(mint_\w+)`", (ROOT / "docs" / "operations.md").read_text()))
+    shown = {name.removeprefix("ray_").removesuffix("_bucket") for name in watched()}
+    assert explained == shown
 
 
 def test_files_that_the_readme_names_are_there() -> None:
