@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from hypothesis import HealthCheck, settings
 from s3_server import S3Server, serve, use_environment
 
@@ -20,6 +22,19 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server for the whole session, started when the first test needs it."""
     with serve(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(s3_server: S3Server) -> Iterator[None]:
+    """Ray for all runs in this process; its workers know the S3 server and the tests' modules."""
+    own = [str(Path(__file__).parent / folder) for folder in (".", "faults")]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", os.pathsep.join([*own, os.environ.get("PYTHONPATH", ".")]))
+        use_environment(environment, s3_server.environment())
+        environment.setenv("OMP_NUM_THREADS", "1")
+        ray.init(include_dashboard=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture

@@ -1,29 +1,30 @@
-"""An input with bad frames in it, what an undisturbed run makes of it, and runs with kills."""
+"""An input with bad frames on each kind of store, and what an undisturbed run makes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import secrets
+from collections.abc import Callable
+from functools import cache
 
 import pytest
-from kills import Kill, Plan
 from oracle import Output
+from s3_server import S3Server
 from world import World, make_world
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"), shards=3)
+def world_on(
+    cluster: None, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[World, Output]]:
+    """The input on "local" disk or "s3", with the output of a run in which nothing happened."""
 
+    @cache
+    def make(place: str) -> tuple[World, Output]:
+        folder = tmp_path_factory.mktemp("world")
+        on_s3 = f"s3://{s3_server.bucket}/{secrets.token_hex(6)}"
+        world = make_world(folder, shards=3, root=str(folder) if place == "local" else on_s3)
+        undisturbed = world.plan(tmp_path_factory.mktemp("undisturbed"))
+        world.run(undisturbed)
+        return world, Output.read(undisturbed.output)
 
-@pytest.fixture(scope="session")
-def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Output:
-    """What a run in which nothing happens makes of the input."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    world.run(Plan(folder, str(folder / "out"), []))
-    return Output.read(str(folder / "out"))
-
-
-@pytest.fixture
-def planned(tmp_path: Path) -> Callable[[Sequence[Kill]], Plan]:
-    return lambda kills: Plan(tmp_path, str(tmp_path / "out"), kills)
+    return make

@@ -1,32 +1,38 @@
 """kill -9 of a chosen process, before or after a chosen operation, exactly once for each kill.
 
-A `Plan` lies in a folder that every process of a run can see. Where an operation is about to
-happen, or has happened, `reached` looks for a kill that is due there, claims it with an exclusive
-create, and sends the signal. Nothing here is known to the product.
+A `Plan` lies in a folder that every process of a run can see, and travels with what they are given.
+Where an operation is about to happen, or has happened, `Plan.reached` looks for a kill that is due
+there, claims it with an exclusive create, and sends the signal. Nothing here is known to the
+product, and nothing here imports more than the process would have imported anyway.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import secrets
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
-from drivers import TOKEN, wait_until
+from drivers import wait_until
 
 from mint_stream.storage import Store
 
-PLAN = "MINT_TEST_KILLS"
-"""Variable that names the folder of the plan."""
-POINTS = ("merge", "rejects", "log", "labels", "checkpoint", "manifest", "removal")
-"""Operations: a unit's merge, its objects; a checkpoint's Parquet, its JSON; a log object's end."""
-MOMENTS = ("before", "after")
+OPERATIONS = ("merge", "rejects", "log", "labels", "checkpoint", "manifest", "removal")
+"""A unit's merge, its objects; a checkpoint's Parquet, its JSON; the removal of a log object."""
+POINTS = tuple(
+    (moment, operation)
+    for operation in OPERATIONS
+    for moment in ("before", "after")
+    # Which is right after the checkpoint's Parquet.
+    if (moment, operation) != ("before", "manifest")
+)
 VICTIMS = ("labeler", "read", "commit", "bank", "worker", "driver")
+"""`worker`: the process that tells the tasks whether to stop."""
 LEAD = 4
 """Units that may come after one at which a kill is due, before it has happened."""
 
@@ -56,35 +62,28 @@ class Done:
     """Units that were committed by then."""
 
 
+@dataclass(frozen=True)
 class Plan:
-    """The kills of one test, in a folder; those that happened are files in it."""
+    """The kills of one test; those that happened are files in `folder`."""
 
-    def __init__(self, folder: Path, output: str, kills: Iterable[Kill]) -> None:
-        self.folder, self.output, self.kills = folder, output, list(kills)
-        self._store = Store(output)
+    folder: Path
+    output: str
+    kills: tuple[Kill, ...] = ()
 
-    def save(self) -> None:
+    def prepare(self) -> Plan:
+        """Make the folders in which processes leave their notes."""
         for name in ("pids", "done", "removed"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        content = {"output": self.output, "kills": [asdict(kill) for kill in self.kills]}
-        (self.folder / "plan.json").write_text(json.dumps(content))
-
-    @classmethod
-    def load(cls, folder: Path) -> Plan:
-        content = json.loads((folder / "plan.json").read_text())
-        return cls(folder, content["output"], [Kill(**kill) for kill in content["kills"]])
+        return self
 
     def committed(self) -> int:
         """Units that are committed now."""
-        return len(self._store.list("labels/"))
+        return len(Store(self.output).list("labels/"))
 
     def checkpointed(self) -> int:
         """The highest seq that a complete checkpoint holds."""
-        names = [info.name for info in self._store.list("bank/checkpoints/")]
+        names = [info.name for info in Store(self.output).list("bank/checkpoints/")]
         return max((int(n.split("/")[-1][:12]) for n in names if n.endswith(".json")), default=0)
-
-    def marker(self, kill: Kill) -> Path:
-        return self.folder / "done" / f"{kill}.json"
 
     def done(self) -> list[Done]:
         """The kills that happened, in the order in which they did."""
@@ -99,34 +98,38 @@ class Plan:
 
     def register(self, role: str) -> None:
         """Note that this process plays `role`."""
-        (self.folder / "pids" / f"{role}-{os.getpid()}").touch()
+        process = psutil.Process()
+        (self.folder / "pids" / f"{role}-{process.pid}-{process.create_time()}").touch()
 
-    def find(self, role: str, token: str) -> psutil.Process | None:
-        """A living process of the driver with `token` that plays `role`, the latest one."""
-        if role == "worker":
-            return _worker(token)
+    def find(self, role: str) -> psutil.Process | None:
+        """A living process that plays `role`, the one that said so last."""
         paths = (self.folder / "pids").glob(f"{role}-*")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-            process = _own(int(path.name.rpartition("-")[2]), token)
+            _, pid, created = path.name.split("-")
+            process = _alive(int(pid), float(created))
             if process is not None:
                 return process
         return None
 
-    def strike(self, kill: Kill, committed: int) -> bool:
-        """Kill -9, once; False if it was done before or there is nobody to kill."""
-        victim = self.find(kill.victim, os.environ[TOKEN])
-        if victim is None:
-            return False
-        done = {"kill": asdict(kill), "pid": victim.pid, "by": os.getpid(), "committed": committed}
-        claim = self.folder / f"claim-{secrets.token_hex(8)}"
-        claim.write_text(json.dumps(done))
-        try:
-            os.link(claim, self.marker(kill))
-        except FileExistsError:
-            return False
-        victim.send_signal(signal.SIGKILL)
-        psutil.wait_procs([victim], timeout=30)
-        return True
+    def around(self, point: str, operation: Callable[..., Any], *arguments: Any) -> Any:
+        """Carry out `operation`, and before and after it the kills that are due."""
+        self.reached(point, "before")
+        answer = operation(*arguments)
+        self.reached(point, "after")
+        return answer
+
+    def reached(self, point: str, moment: str) -> None:
+        """Carry out a kill that is due here."""
+        here = [kill for kill in self.kills if (kill.point, kill.moment) == (point, moment)]
+        for kill in here:
+            if self._marker(kill).exists():
+                continue
+            committed = self.committed()
+            if committed >= kill.after_units and self._strike(kill, committed):
+                if kill.victim == "driver":
+                    # The run is over, and so is this process, which would otherwise go on a while.
+                    signal.pause()
+                return
 
     def release(self, unit: int) -> None:
         """Wait until it is time to read unit number `unit`.
@@ -137,50 +140,50 @@ class Plan:
         """
 
         def due() -> bool:
-            overdue = [k for k in self.kills if k.after_units <= unit - LEAD]
-            return (
-                self.committed() >= unit - 2
-                and self.checkpointed() >= unit - LEAD
-                and all(self.marker(kill).exists() for kill in overdue)
-            )
+            if self.committed() < unit - 2 or self._overdue(unit):
+                return False
+            return not self.kills or self.checkpointed() >= unit - LEAD
 
-        wait_until(due, f"unit {unit} may be read: {[str(k) for k in self.kills]}", within_s=200)
+        try:
+            wait_until(due, f"unit {unit} may be read", within_s=120)
+        except AssertionError as error:
+            raise AssertionError(
+                f"{error}: {self.committed()} committed, {self.checkpointed()} in a checkpoint, "
+                f"overdue: {[str(kill) for kill in self._overdue(unit)]}"
+            ) from error
+
+    def _overdue(self, unit: int) -> list[Kill]:
+        return [
+            kill
+            for kill in self.kills
+            if kill.after_units <= unit - LEAD and not self._marker(kill).exists()
+        ]
+
+    def _marker(self, kill: Kill) -> Path:
+        return self.folder / "done" / f"{kill}.json"
+
+    def _strike(self, kill: Kill, committed: int) -> bool:
+        """Kill -9, once; False if it was done before or there is nobody to kill."""
+        victim = self.find(kill.victim)
+        if victim is None:
+            return False
+        done = {"kill": asdict(kill), "pid": victim.pid, "by": os.getpid(), "committed": committed}
+        claim = self.folder / f"claim-{secrets.token_hex(8)}"
+        claim.write_text(json.dumps(done))
+        try:
+            os.link(claim, self._marker(kill))
+        except FileExistsError:
+            return False
+        victim.send_signal(signal.SIGKILL)
+        psutil.wait_procs([victim], timeout=30)
+        return True
 
 
-@functools.cache
-def plan() -> Plan:
-    """The plan of this process's run."""
-    return Plan.load(Path(os.environ[PLAN]))
-
-
-def reached(point: str, moment: str) -> None:
-    """To be called at each operation: carries out the kills that are due."""
-    here = [kill for kill in plan().kills if (kill.point, kill.moment) == (point, moment)]
-    for kill in here:
-        if plan().marker(kill).exists():
-            continue
-        committed = plan().committed()
-        if committed >= kill.after_units and plan().strike(kill, committed):
-            if kill.victim == "driver":
-                # The run is over, and so is this process, which would otherwise go on for a while.
-                signal.pause()
-            return
-
-
-def _worker(token: str) -> psutil.Process | None:
-    """The process of this cluster that answers the question whether to stop."""
-    for process in psutil.process_iter(["cmdline"]):
-        title = (process.info["cmdline"] or [""])[0]
-        if title.startswith("ray::RunControl") and (own := _own(process.pid, token)) is not None:
-            return own
-    return None
-
-
-def _own(pid: int, token: str) -> psutil.Process | None:
-    """The process `pid`, if it is alive and belongs to that driver: numbers are used again."""
+def _alive(pid: int, created: float) -> psutil.Process | None:
+    """The process `pid`, if it is still the one that was created then: numbers are used again."""
     try:
         process = psutil.Process(pid)
-        alive = process.status() != psutil.STATUS_ZOMBIE
-        return process if alive and process.environ().get(TOKEN) == token else None
+        same = process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
+        return process if same else None
     except psutil.Error:
         return None

@@ -1,18 +1,27 @@
-"""The stages of the pipeline with a look at the plan of kills before and after each operation."""
+"""Parts of the pipeline that carry a plan of kills, and look at it around each operation.
+
+They replace the product's own in the driver (`armed`) and travel from there to tasks and actors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from kills import plan, reached
+from kills import Plan
 
-from mint_stream import dataset, source
-from mint_stream.bank_client import BankClient, MergeReceipt
+from mint_stream import source
+from mint_stream.bank_actor import RemoteBank
+from mint_stream.bank_exchange import MergeAnswer, Position, Restarted
 from mint_stream.bank_state import Update
 from mint_stream.metrics import Origin
+from mint_stream.run_control import RemoteControl
 from mint_stream.storage import RetryPolicy, Store
+
+FRAMES = 32
+"""Frames in each shard of the input."""
 
 _CREATED = {"rejects/": "rejects", "bank/log/": "log", "labels/": "labels"}
 _WRITTEN = {".parquet": "checkpoint", ".json": "manifest"}
@@ -21,25 +30,29 @@ _WRITTEN = {".parquet": "checkpoint", ".json": "manifest"}
 class KillingStore(Store):
     """The output's store. What is removed from the bank's log is kept aside."""
 
-    def __reduce__(self) -> tuple[Callable[..., Store], tuple[str, RetryPolicy]]:
-        return _rebuild, (self.url, self.retry)
+    def __init__(self, url: str, retry: RetryPolicy, plan: Plan) -> None:
+        super().__init__(url, retry=retry)
+        self.plan = plan
+
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[Any, ...]]:
+        return KillingStore, (self.url, self.retry, self.plan)
 
     def list(self, prefix: str = "") -> list[Any]:
         if prefix.startswith("bank/"):
-            plan().register("bank")
+            self.plan.register("bank")
         return super().list(prefix)
 
     def create(self, name: str, data: bytes) -> bool:
         for folder, point in _CREATED.items():
             if name.startswith(folder):
-                plan().register("commit")
-                return bool(_around(point, super().create, name, data))
+                self.plan.register("commit")
+                return bool(self.plan.around(point, super().create, name, data))
         return super().create(name, data)
 
     def write(self, name: str, data: bytes) -> None:
         for suffix, point in _WRITTEN.items():
             if name.startswith("bank/checkpoints/") and name.endswith(suffix):
-                _around(point, super().write, name, data)
+                self.plan.around(point, super().write, name, data)
                 return
         super().write(name, data)
 
@@ -47,33 +60,55 @@ class KillingStore(Store):
         if not name.startswith("bank/log/"):
             super().delete(name)
             return
-        kept = plan().folder / "removed" / name.rpartition("/")[2]
+        kept = self.plan.folder / "removed" / name.rpartition("/")[2]
         if not kept.exists():
             kept.write_bytes(self.read(name))
-        _around("removal", super().delete, name)
+        self.plan.around("removal", super().delete, name)
 
 
-class KillingBankClient(BankClient):
-    def merge(self, unit: str, update: Update) -> MergeReceipt:
-        receipt: MergeReceipt = _around("merge", super().merge, unit, update)
-        return receipt
+@dataclass(frozen=True)
+class KillingBank(RemoteBank):
+    """The bank server as labelers reach it."""
+
+    plan: Plan | None = None
+
+    def pull(self, unit: str) -> Position:
+        assert self.plan is not None
+        self.plan.register("labeler")
+        return super().pull(unit)
+
+    def merge(
+        self,
+        incarnation: str,
+        unit: str,
+        update: Update,
+        versions: Mapping[str, int],
+        held: Sequence[str],
+    ) -> MergeAnswer | Restarted:
+        assert self.plan is not None
+        answer: MergeAnswer | Restarted = self.plan.around(
+            "merge", super().merge, incarnation, unit, update, versions, held
+        )
+        return answer
 
 
-class KillingLabelUnits(dataset.LabelUnits):
-    def __init__(self, *arguments: Any) -> None:
-        dataset.BankClient = KillingBankClient  # type: ignore[misc]  # in this process only
-        plan().register("labeler")
-        super().__init__(*arguments)
+@dataclass(frozen=True)
+class KillingControl(RemoteControl):
+    """The run's notes, and with them the plan for the tasks that read."""
+
+    plan: Plan | None = None
 
 
 def killing_read_units(
-    batch: pa.Table, config: source.ReadConfig, control: source.Control, origin: Origin
+    batch: pa.Table, config: source.ReadConfig, control: KillingControl, origin: Origin
 ) -> Iterator[pa.Table]:
     """`read_units`, keeping pace with the rest of the run."""
-    plan().register("read")
+    plan = control.plan
+    assert plan is not None
+    plan.register("read")
     for unit in source.read_units(batch, config, control, origin):
-        plan().release(_number(unit, config.unit_size))
-        plan().register("read")
+        plan.release(_number(unit, config.unit_size))
+        plan.register("read")
         yield unit
 
 
@@ -82,18 +117,3 @@ def _number(unit: pa.Table, unit_size: int) -> int:
     shard = int(unit["shard"][0].as_py().rpartition("/")[2].removesuffix(".tar"))
     start = int(unit["unit"][0].as_py().rpartition("-")[2])
     return (shard * FRAMES + start) // unit_size
-
-
-FRAMES = 32
-"""Frames in each shard of the input."""
-
-
-def _around(point: str, operation: Callable[..., Any], *arguments: Any) -> Any:
-    reached(point, "before")
-    answer = operation(*arguments)
-    reached(point, "after")
-    return answer
-
-
-def _rebuild(url: str, retry: RetryPolicy) -> Store:
-    return KillingStore(url, retry=retry)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import secrets
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+from armed import execute
 from drivers import Driver
-from kills import PLAN, Plan
-from oracle import check_verified
+from kills import Kill, Plan
 from stages import FRAMES
-from tiny import members, put, tar, write_assets
+from tiny import Assets, members, put, tar, write_assets
 
 UNIT = 4
 
 
 @dataclass(frozen=True)
 class World:
-    """An input and a tiny CLIP in `folder`."""
+    """An input below `root`, where outputs go as well, and a tiny CLIP in `folder`."""
 
     folder: Path
-    input: str
+    root: str
     shards: int
     ids: list[str]
 
@@ -29,37 +31,36 @@ class World:
     def units(self) -> int:
         return self.shards * FRAMES // UNIT
 
-    def run(self, plan: Plan, *, drivers: int = 1, **settings: Any) -> None:
-        """Run until the run is complete, with a new driver for each that was killed."""
-        config = self.prepare(plan, **settings)
-        for _ in range(drivers):
-            with self.driver(plan, config) as driver:
-                code = driver.wait(900)
-                assert code in (0, -9), driver.err
-            if code == 0:
-                check_verified(plan.output)
-                return
-        raise AssertionError(f"the last of {drivers} drivers was killed as well")
+    def plan(self, folder: Path, kills: tuple[Kill, ...] = ()) -> Plan:
+        """A plan with its notes in `folder`, for a run with an output of its own."""
+        return Plan(folder, f"{self.root}/out-{secrets.token_hex(4)}", kills).prepare()
 
-    def prepare(self, plan: Plan, **settings: Any) -> Path:
-        """Write the plan, and the configuration of its drivers."""
-        plan.save()
-        run = {"unit_size": UNIT, "checkpoint_every_s": 0.2, **settings}
-        content = {"input": self.input, "output": plan.output, "run": run}
-        config = plan.folder / "config.json"
-        config.write_text(json.dumps({**content, "assets": str(self.folder)}))
-        return config
+    def run(self, plan: Plan, **settings: Any) -> None:
+        """Run in this process, until the run is complete, with frequent checkpoints."""
+        assets = Assets(self.folder / "clip", self.folder / "labels.txt")
+        small = {"unit_size": UNIT, "checkpoint_every_s": 0.2}
+        config = assets.config(f"{self.root}/in", plan.output, **{**small, **settings})
+        execute(config, plan)
 
-    def driver(self, plan: Plan, config: Path) -> Driver:
-        """A driver for the plan, to be entered."""
-        environment = {PLAN: str(plan.folder)}
-        return Driver(["tests/faults/killable_run.py", str(config)], environment=environment)
+    def drivers(self, plan: Plan, **settings: Any) -> Driver:
+        """A process in which one driver follows the other until one completes the run.
+
+        They join this process's cluster, as those of `ray job submit` do: what a killed one leaves
+        behind is Ray's to end, while the next one is at work already.
+        """
+        config = plan.folder / "drivers.json"
+        world = {"folder": str(self.folder), "root": self.root, "shards": self.shards}
+        kills = [asdict(kill) for kill in plan.kills]
+        content = {"world": world, "output": plan.output, "kills": kills, "settings": settings}
+        config.write_text(json.dumps(content))
+        address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+        return Driver(["tests/faults/drivers_in_turn.py", str(config)], environment=address)
 
 
-def make_world(folder: Path, shards: int, input_url: str | None = None) -> World:
+def make_world(folder: Path, shards: int, root: str | None = None) -> World:
     """`shards` tars of FRAMES frames each; one in five cannot be decoded."""
     write_assets(folder)
-    input_url = input_url or str(folder / "in")
+    root = root or str(folder)
     ids = []
     for shard in range(shards):
         contents = members(range(shard * FRAMES, (shard + 1) * FRAMES), cameras=("a", "b"))
@@ -67,7 +68,7 @@ def make_world(folder: Path, shards: int, input_url: str | None = None) -> World
             (name, b"spoilt" if name.endswith("2.png") or name.endswith("7.png") else data)
             for name, data in contents
         ]
-        store = put(input_url, {f"{shard:03d}.tar": tar(spoilt)})
+        store = put(f"{root}/in", {f"{shard:03d}.tar": tar(spoilt)})
         uri = store.uri(f"{shard:03d}.tar")
         ids += [f"{uri}#{name}" for name, _ in contents if name.endswith(".png")]
-    return World(folder, input_url, shards, ids)
+    return World(folder, root, shards, ids)

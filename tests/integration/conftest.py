@@ -1,15 +1,13 @@
-"""A Ray cluster in this process, a tiny CLIP, and places to read from and write to."""
+"""A tiny CLIP, and places to read from and write to."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray
 from places import Place
-from s3_server import S3Server, use_environment
 from tiny import Assets, write_assets
 
 
@@ -17,17 +15,6 @@ from tiny import Assets, write_assets
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     """A tiny CLIP and a class list."""
     return write_assets(tmp_path_factory.mktemp("assets"))
-
-
-@pytest.fixture(scope="session")
-def cluster(s3_server: S3Server) -> Iterator[None]:
-    """Ray for all runs in this process; its workers know the S3 server."""
-    with pytest.MonkeyPatch.context() as environment:
-        use_environment(environment, s3_server.environment())
-        environment.setenv("OMP_NUM_THREADS", "1")
-        ray.init(include_dashboard=False, logging_level="ERROR")
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture
