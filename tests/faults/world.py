@@ -53,8 +53,14 @@ class World:
         kills = [asdict(kill) for kill in plan.kills]
         content = {"world": world, "output": plan.output, "kills": kills, "settings": settings}
         config.write_text(json.dumps(content))
-        address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-        return Driver(["tests/faults/drivers_in_turn.py", str(config)], environment=address)
+        environment = {
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+            # Ray Data keeps the share of a killed driver for it, by default for three minutes; on
+            # two cores the third driver would not get what it takes to commit.
+            "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "2",
+            "RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS": "1",
+        }
+        return Driver(["tests/faults/drivers_in_turn.py", str(config)], environment=environment)
 
 
 def make_world(folder: Path, shards: int, root: str | None = None) -> World:
