@@ -29,6 +29,10 @@ from mint_stream.run_control import RemoteControl
 from mint_stream.sink import commit_units
 from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_units
 
+READER_CPUS = 0.255
+"""CPUs that Ray keeps for each read task. Never those of a labeler, which have two digits: Ray Data
+makes one stage of two that ask for the same, and whole shards would be read within the labelers."""
+
 
 class LabelUnits:
     """The labeler as Ray Data's actor pool builds and calls it."""
@@ -83,7 +87,7 @@ def labelled_units(
             fn_args=(read_config(config, prepared), control, origin),
             batch_size=1,
             batch_format="pyarrow",
-            num_cpus=0.25,
+            num_cpus=READER_CPUS,
         )
         .map_batches(
             LabelUnits,
