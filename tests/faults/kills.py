@@ -140,9 +140,12 @@ class Plan:
         """
 
         def due() -> bool:
-            if self.committed() < unit - 2 or self._overdue(unit):
+            if self.kills and self.checkpointed() < unit - LEAD:
                 return False
-            return not self.kills or self.checkpointed() >= unit - LEAD
+            committed = self.committed()
+            # With nothing under way a kill that is due would wait for ever: its victim was not
+            # there when it was its turn.
+            return committed >= unit or (committed >= unit - 2 and not self._overdue(unit))
 
         try:
             wait_until(due, f"unit {unit} may be read", within_s=120)
