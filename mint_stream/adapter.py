@@ -24,7 +24,9 @@ from mint_stream.bank import Retrieval, assemble, retrieval_counts, retrieve
 from mint_stream.clip_model import BUNDLED, LoadedClip, load_clip
 from mint_stream.config import PRESETS, Dtype, MethodConfig, ModelConfig
 from mint_stream.config import preset as find_preset
+from mint_stream.domains import ClassSpace, DomainBank, adapted_logits
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks
+from mint_stream.guard import ADAPTING, LEARNING
 from mint_stream.losses import entropy, marginal_entropy, most_confident, votes
 from mint_stream.prediction import Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
@@ -75,6 +77,7 @@ class MintAdapter:
     """A frozen CLIP with a Memory Prompt Bank and text context that adapt at test time.
 
     The bank lasts (`bank`, may be exchanged between images); the context is reset for every image.
+    With the `realtime` preset the bank is `domains`, and `label_stream` labels frames together.
 
     Args:
         clip: from `load_clip`.
@@ -115,8 +118,14 @@ class MintAdapter:
             entries=method.bank_size,
             width=self.encoder.width,
             prompt_rows=method.prompt_rows,
-            seed=seed,
+            seed=method.bank_seed(seed),
         )
+        self.space = ClassSpace(
+            projection_DE=_array(clip.model.visual.proj),
+            text_CE=_array(self.source_text_CE),
+            scale=float(self.logit_scale),
+        )
+        self.domains = self.domain_bank(*bank_state.effective(start), start.usage_K)
         self.load_bank(*bank_state.effective(start), start.usage_K)
         self.reset()
 
@@ -157,6 +166,8 @@ class MintAdapter:
 
     def label_views(self, views_VCHW: Tensor, top_k: int = 5) -> Prediction:
         """Adapt to one image given as its V normalised views, and label it."""
+        if self.method.algorithm == "domains":
+            return self.label_stream(views_VCHW[:1], [self.domains], [None], top_k)[0]
         seen = self.look(views_VCHW)
         source_C = self.logits(seen.source_VE[:1], self.source_text_CE)[0].softmax(-1)
         if not self.method.adapts:
@@ -183,6 +194,69 @@ class MintAdapter:
         seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE).softmax(-1)
         return [self._prediction(p, p, top_k, adapted=False, views=1) for p in source_BC]
+
+    @torch.no_grad()
+    def label_stream(
+        self,
+        images_B3HW: Tensor,
+        banks: Sequence[DomainBank],
+        cameras: Sequence[str | None],
+        top_k: int = 5,
+        learn: bool = True,
+    ) -> list[Prediction]:
+        """Take B normalised frames into their domains' entries, and label them: one pass.
+
+        banks, cameras: of each frame. The frames of one camera are taken together, in time order:
+        the more there are, the sooner a new domain is known. `learn=False` only reads the banks.
+        """
+        seen = self.look(images_B3HW)
+        source_BC = self.logits(seen.source_VE, self.source_text_CE)
+        activation_BD = _array(self.encoder.activation(seen.query_VQD[:, -1]))
+        query_BD, logits_BC = _array(seen.query_VQD[:, 0]), _array(source_BC)
+        answers_B = logits_BC.argmax(-1)
+        groups: dict[tuple[int, str | None], list[int]] = {}
+        finite_B = np.isfinite(activation_BD).all(-1)
+        for i, (bank, camera) in enumerate(zip(banks, cameras, strict=True)):
+            if not finite_B[i]:
+                continue
+            groups.setdefault((id(bank), camera), []).append(i)
+        verdicts = [LEARNING] * len(banks)
+        with self.stopwatch("domains"):
+            for rows in groups.values():
+                bank = banks[rows[0]]
+                entry: int | None
+                if learn:
+                    entry = bank.observe(
+                        query_BD[rows], activation_BD[rows], answers_B[rows], self.space
+                    )
+                else:
+                    entry = bank.nearest(query_BD[rows])
+                if entry is None:
+                    continue
+                verdict = bank.verdict(entry, len(self.labels))
+                if verdict == ADAPTING:
+                    logits_BC[rows] += (1 - self.method.frozen_share) * (
+                        adapted_logits(activation_BD[rows], bank.shift(entry), self.space)
+                        - logits_BC[rows]
+                    )
+                for i in rows:
+                    verdicts[i] = verdict
+        source_BC = source_BC.cpu().softmax(-1)
+        p_BC = torch.from_numpy(logits_BC).softmax(-1).to(source_BC.dtype)
+        return [
+            self._prediction(p_C, source_C, top_k, verdict == ADAPTING, views=1, guard=verdict)
+            for p_C, source_C, verdict in zip(p_BC, source_BC, verdicts, strict=True)
+        ]
+
+    def domain_bank(
+        self,
+        keys_KD: np.ndarray,
+        prompts_KPD: np.ndarray,
+        usage_K: np.ndarray,
+        labelers: int = 1,
+    ) -> DomainBank:
+        """A bank for `label_stream`, as one of so many `labelers` that share it."""
+        return DomainBank(keys_KD, prompts_KPD, usage_K, self.method, labelers)
 
     def views(self, image_HW3: np.ndarray, frame: str) -> Tensor:
         """The image's V views on the adapter's device: (V, 3, H, W)."""
@@ -307,7 +381,13 @@ class MintAdapter:
         return self.logit_scale * image_BE @ text_CE.T
 
     def _prediction(
-        self, p_C: Tensor, source_C: Tensor, top_k: int, adapted: bool, views: int
+        self,
+        p_C: Tensor,
+        source_C: Tensor,
+        top_k: int,
+        adapted: bool,
+        views: int,
+        guard: str = "off",
     ) -> Prediction:
         scores, indices = p_C.topk(min(top_k, len(self.labels)))
         best = list(zip((self.labels[i] for i in indices.tolist()), scores.tolist(), strict=True))
@@ -326,7 +406,14 @@ class MintAdapter:
                 forwards=2 * views + 1 + trained if prompted else views,
                 backwards=trained,
             ),
+            guard=guard,
         )
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """float64, on the CPU."""
+    array: np.ndarray = tensor.detach().double().cpu().numpy()
+    return array
 
 
 def _split_template(template: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ class BankConfig:
     """K, and `prompt_rows` P and `width` D: the shape of a bank."""
     prompt_rows: int
     width: int
-    seed: int
+    seed: int | None
     identity: Mapping[str, Any] = field(default_factory=dict)
     """What the bank belongs to (model hash, method): a checkpoint of another one is refused."""
     checkpoint_every_s: float = 60.0
@@ -66,7 +66,7 @@ def bank_config(
         entries=method.bank_size,
         prompt_rows=method.prompt_rows,
         width=width,
-        seed=seed,
+        seed=method.bank_seed(seed),
         identity={"model": model_hash, "method": as_dict(method), "scope": scope, "seed": seed},
         **more,
     )

@@ -106,11 +106,21 @@ class Banks:
         return self.states.get(scope, self.initial)
 
 
-def initial_state(*, entries: int, prompt_rows: int, width: int, seed: int) -> BankState:
+def initial_state(*, entries: int, prompt_rows: int, width: int, seed: int | None) -> BankState:
     """The bank that every scope starts from: standard normal keys and prompts (METHOD.md).
 
-    The numbers depend on `seed` and the shape alone, so nobody has to send them around.
+    The numbers depend on `seed` and the shape alone, so nobody has to send them around. Without a
+    seed all are zero: an empty bank, for entries that are sums.
     """
+    if seed is None:
+        return frozen(
+            BankState(
+                keys_KD=np.zeros((entries, width), np.float32),
+                prompts_KPD=np.zeros((entries, prompt_rows, width), np.float32),
+                usage_K=np.zeros(entries, np.int64),
+                last_seq_K=np.zeros(entries, np.int64),
+            )
+        )
     source = hashlib.sha256(f"{seed}/bank".encode()).digest()
     random = np.random.Generator(np.random.PCG64(int.from_bytes(source, "big")))
     return frozen(

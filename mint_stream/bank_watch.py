@@ -104,7 +104,7 @@ class CheckpointWatch:
             entries=self._method.bank_size,
             prompt_rows=self._method.prompt_rows,
             width=self._width,
-            seed=int(checkpoint.identity.get("seed", 0)),
+            seed=self._method.bank_seed(int(checkpoint.identity.get("seed", 0))),
         )
         try:
             data = self._store.read(f"{checkpoint.name}.parquet")

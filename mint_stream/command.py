@@ -42,7 +42,7 @@ class Options:
     that ships with the package, which knows street scenes only."""
     weights: str | None = None
     """A pretrained tag of open_clip (openai), or a file."""
-    preset: Literal["frozen", "paper"] = "paper"
+    preset: Literal["realtime", "paper", "frozen"] = "paper"
     """Hyper-parameters of the method; frozen does not adapt."""
     num_labelers: int = 1
     """Replicas of the model, one actor each; they share the bank."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 BankScope = Literal["shared", "camera"]
-Algorithm = Literal["mint", "tpt", "zero"]
+Algorithm = Literal["mint", "domains", "tpt", "zero"]
 
 BUNDLED = str(Path(__file__).parent / "demo" / "clip")
 """The small CLIP that the package ships, for the quickstart."""
@@ -62,10 +62,20 @@ class MethodConfig:
     distance_weight: float = -0.2
     """Factor of the distance term in the loss; negative moves retrieved keys away."""
     algorithm: Algorithm = "mint"
-    """What the views are for: `mint` adapts bank and text, `tpt` the text alone (Shu et al. 2022),
-    `zero` lets the confident views vote and adapts nothing (Farina et al. 2024)."""
+    """`mint` adapts bank and text to each image, `domains` learns what each domain of the stream
+    does to the features, `tpt` adapts the text alone (Shu et al. 2022), `zero` lets the confident
+    views vote and adapts nothing (Farina et al. 2024)."""
     templates: tuple[str, ...] = ()
     """Sentences with `{}` for the class name, instead of those of the class list."""
+    half_life: float = 48.0
+    """`domains`: frames of a domain after which what was seen before counts half."""
+    new_domain: float = 0.3
+    """`domains`: a new entry is used for frames whose mean query lies further than this from the
+    nearest key, in units of the spread of a domain's queries."""
+    frozen_share: float = 0.3
+    """`domains`: weight of the frozen model's logits in an adapted answer."""
+    guard: bool = True
+    """`domains`: whether the frozen answer stands where `guard` does not trust the adapted one."""
 
     def __post_init__(self) -> None:
         require(self.views >= 1, "views", self.views, "at least 1")
@@ -86,12 +96,15 @@ class MethodConfig:
         require(self.query_levels >= 1, "query_levels", self.query_levels, "at least 1")
         require(self.steps >= 0, "steps", self.steps, "0 or more")
         require(
-            not self.adapts or int(self.confident_share * self.views) >= 1,
+            not self.picks_views or int(self.confident_share * self.views) >= 1,
             "confident_share",
             self.confident_share,
             f"large enough to choose at least one of {self.views} views",
         )
         require(self.confident_share <= 1, "confident_share", self.confident_share, "at most 1")
+        require(self.half_life > 0, "half_life", self.half_life, "positive")
+        require(self.new_domain > 0, "new_domain", self.new_domain, "positive")
+        require(0 <= self.frozen_share <= 1, "frozen_share", self.frozen_share, "in [0, 1]")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         require(
             0 <= self.weight_decay * self.learning_rate < 1,
@@ -103,6 +116,15 @@ class MethodConfig:
     @property
     def adapts(self) -> bool:
         """Whether this preset's answers are others than the frozen model's on the image itself."""
+        return self.steps > 0 or self.algorithm in ("domains", "zero")
+
+    def bank_seed(self, seed: int) -> int | None:
+        """What a bank starts from (`bank_state.initial_state`) in a run with `seed`."""
+        return None if self.algorithm == "domains" else seed
+
+    @property
+    def picks_views(self) -> bool:
+        """Whether confident views are chosen among several."""
         return self.steps > 0 or self.algorithm == "zero"
 
     @property
@@ -130,9 +152,10 @@ PRESETS: dict[str, MethodConfig] = {
         MethodConfig(name="tpt", algorithm="tpt", steps=1),
         MethodConfig(name="zero", algorithm="zero", steps=0, confident_share=0.3),
         MethodConfig(name="paper"),
+        MethodConfig(name="realtime", algorithm="domains", views=1, steps=0, bank_size=32),
     )
 }
-"""`frozen` and `paper` are for labelling; the others are what they are compared with."""
+"""`realtime`, `paper` and `frozen` are for labelling; with the others they are compared."""
 
 
 def preset(name: str) -> MethodConfig:

@@ -69,6 +69,11 @@ class ImageEncoder:
         v_BTD = torch.cat([stem.v_BTD[:, :1], value_BHD, stem.v_BTD[:, 1:]], dim=1)
         return self._pass(stem, k_BTD, v_BTD)[1]
 
+    def activation(self, query_BD: Tensor) -> Tensor:
+        """The last activation, from the last level's query: what is projected, (B, D)."""
+        activation_BD: Tensor = self.visual.ln_post(query_BD)
+        return activation_BD
+
     def _pass(self, stem: Stem, k_BTD: Tensor, v_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """All blocks from block 0's keys and values on; of the last block only the CLS row."""
         x_BTD, q_BTD = stem.x_BTD, stem.q_BTD
@@ -88,6 +93,6 @@ class ImageEncoder:
             x_BTD = finish(block, x_BTD, q_BTD, k_BTD, v_BTD)
             if index in self.query_blocks:
                 queries.append(x_BTD[:, 0])
-        cls_BD = self.visual.ln_post(x_BTD[:, 0])
+        cls_BD = self.activation(x_BTD[:, 0])
         features_BE = cls_BD @ self.visual.proj.to(cls_BD.dtype)
         return torch.stack(queries, dim=1), F.normalize(features_BE, dim=-1)

@@ -50,6 +50,8 @@ class LabelerConfig:
     bank_scope: BankScope = "shared"
     seed: int = 0
     top_k: int = 5
+    labelers: int = 1
+    """How many share the bank."""
     threads: int | None = None
     """CPU threads for torch; None leaves torch's own choice."""
 
@@ -128,6 +130,8 @@ class MintLabeler:
         """(frame, bank scope, prediction) for each frame, and what changed in each bank."""
         if self.bank is None:
             return self._label_frozen(frames, rejects), {}
+        if self.config.method.algorithm == "domains":
+            return self._label_stream(self.bank, frames, rejects)
         labelled = []
         banks: dict[str, BankTensors] = {}
         for frame in frames:
@@ -150,10 +154,48 @@ class MintLabeler:
             for scope, bank in banks.items()
         }
 
+    def _label_stream(
+        self, client: BankClient, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
+    ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
+        """All frames in one pass, by the banks of their domains."""
+        readable, images_B3HW = self._images(frames, rejects)
+        if not readable:
+            return [], {}
+        scopes = [self._scope(frame) for frame in readable]
+        banks = {}
+        for scope in dict.fromkeys(scopes):
+            state = client.state(scope)
+            banks[scope] = self.adapter.domain_bank(
+                *bank_state.effective(state), state.usage_K, self.config.labelers
+            )
+        predictions = self.adapter.label_stream(
+            images_B3HW,
+            [banks[scope] for scope in scopes],
+            [frame["camera"] for frame in readable],
+            self.config.top_k,
+        )
+        return list(zip(readable, scopes, predictions, strict=True)), {
+            scope: bank_state.delta(client.state(scope), *bank.arrays(), bank.decay)
+            for scope, bank in banks.items()
+        }
+
     def _label_frozen(
         self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
     ) -> Labelled:
         """The frozen model's answers: one pass over view 0 of all frames."""
+        readable, images_B3HW = self._images(frames, rejects)
+        if not readable:
+            return []
+        predictions = self.adapter.label_frozen(images_B3HW, self.config.top_k)
+        return [
+            (frame, self._scope(frame), prediction)
+            for frame, prediction in zip(readable, predictions, strict=True)
+        ]
+
+    def _images(
+        self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        """The frames that can be read, and view 0 of each: (B, 3, H, W)."""
         views, readable = [], []
         for frame in frames:
             try:
@@ -161,13 +203,7 @@ class MintLabeler:
                 readable.append(frame)
             except Exception as error:
                 rejects.append(_reject(frame, error))
-        if not views:
-            return []
-        predictions = self.adapter.label_frozen(torch.cat(views), self.config.top_k)
-        return [
-            (frame, self._scope(frame), prediction)
-            for frame, prediction in zip(readable, predictions, strict=True)
-        ]
+        return readable, torch.cat(views) if views else torch.empty(0)
 
     def _scope(self, frame: dict[str, Any]) -> str:
         return (frame["camera"] or SHARED) if self.config.bank_scope == "camera" else SHARED
@@ -194,7 +230,7 @@ class MintLabeler:
                 "source_label": prediction.source_label,
                 "source_confidence": prediction.source_confidence,
                 "adapted": prediction.adapted,
-                "guard": "off",
+                "guard": prediction.guard,
                 "bank_scope": scope,
                 "bank_seq": seq,
                 "unit": unit["unit"],

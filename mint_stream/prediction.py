@@ -29,3 +29,5 @@ class Prediction:
     adapted: bool
     """Whether this is the adapted answer; the frozen one stands where adapting went wrong."""
     cost: Cost
+    guard: str = "off"
+    """What the guard said (`guard.verdict`); `off` where none watches."""

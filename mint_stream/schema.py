@@ -40,7 +40,11 @@ LABELS = _schema(
     ("source_label", pa.string(), "the frozen model's answer"),
     ("source_confidence", pa.float32(), "probability of `source_label` under the frozen model"),
     ("adapted", pa.bool_(), "whether the adapted answer stands (else the frozen one)"),
-    ("guard", pa.string(), "state of the guard: `off` where none watches"),
+    (
+        "guard",
+        pa.string(),
+        "adapting, or why the frozen answer stands; off without a guard",
+    ),
     ("bank_scope", pa.string(), "which bank: `shared`, or the camera"),
     ("bank_seq", pa.int64(), "merges that the bank had seen before this frame's unit"),
     ("unit", pa.string(), "id of the unit"),

@@ -187,7 +187,10 @@ def check_usage(output: Output, method: MethodConfig, *, width: int = 32, seed: 
 
 def _initial(method: MethodConfig, width: int, seed: int) -> BankState:
     return initial_state(
-        entries=method.bank_size, prompt_rows=method.prompt_rows, width=width, seed=seed
+        entries=method.bank_size,
+        prompt_rows=method.prompt_rows,
+        width=width,
+        seed=method.bank_seed(seed),
     )
 
 
