@@ -202,51 +202,61 @@ class MintAdapter:
         banks: Sequence[DomainBank],
         cameras: Sequence[str | None],
         top_k: int = 5,
-        learn: bool = True,
     ) -> list[Prediction]:
         """Take B normalised frames into their domains' entries, and label them: one pass.
 
         banks, cameras: of each frame. The frames of one camera are taken together, in time order:
-        the more there are, the sooner a new domain is known. `learn=False` only reads the banks.
+        the more there are, the sooner a new domain is known.
         """
         seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE)
-        activation_BD = _array(self.encoder.activation(seen.query_VQD[:, -1]))
-        query_BD, logits_BC = _array(seen.query_VQD[:, 0]), _array(source_BC)
-        answers_B = logits_BC.argmax(-1)
-        groups: dict[tuple[int, str | None], list[int]] = {}
-        finite_B = np.isfinite(activation_BD).all(-1)
-        for i, (bank, camera) in enumerate(zip(banks, cameras, strict=True)):
-            if not finite_B[i]:
-                continue
-            groups.setdefault((id(bank), camera), []).append(i)
-        verdicts = [LEARNING] * len(banks)
         with self.stopwatch("domains"):
-            for rows in groups.values():
-                bank = banks[rows[0]]
-                entry: int | None
-                if learn:
-                    entry = bank.observe(
-                        query_BD[rows], activation_BD[rows], answers_B[rows], self.space
-                    )
-                else:
-                    entry = bank.nearest(query_BD[rows])
-                if entry is None:
-                    continue
-                verdict = bank.verdict(entry, len(self.labels))
-                if verdict == ADAPTING:
-                    logits_BC[rows] += (1 - self.method.frozen_share) * (
-                        adapted_logits(activation_BD[rows], bank.shift(entry), self.space)
-                        - logits_BC[rows]
-                    )
-                for i in rows:
-                    verdicts[i] = verdict
-        source_BC = source_BC.cpu().softmax(-1)
-        p_BC = torch.from_numpy(logits_BC).softmax(-1).to(source_BC.dtype)
+            logits_BC, verdicts = self.domain_logits(seen, source_BC, banks, cameras, learn=True)
+        p_BC, source_BC = logits_BC.softmax(-1), source_BC.cpu().softmax(-1)
         return [
             self._prediction(p_C, source_C, top_k, verdict == ADAPTING, views=1, guard=verdict)
             for p_C, source_C, verdict in zip(p_BC, source_BC, verdicts, strict=True)
         ]
+
+    def domain_logits(
+        self,
+        seen: Seen,
+        source_BC: Tensor,
+        banks: Sequence[DomainBank | None],
+        cameras: Sequence[str | None],
+        *,
+        learn: bool,
+    ) -> tuple[Tensor, list[str]]:
+        """Logits of B frames by the banks of their domains (B, C), on the CPU, and the verdicts.
+
+        source_BC: the frozen model's logits, which stand where the verdict is not `ADAPTING`.
+        Without `learn` the banks are only read, and each frame stands for itself.
+        """
+        logits_BC = _array(source_BC)
+        activation_BD = _array(self.encoder.activation(seen.query_VQD[:, -1]))
+        query_BD, answers_B = _array(seen.query_VQD[:, 0]), logits_BC.argmax(-1)
+        finite_B = np.isfinite(activation_BD).all(-1)
+        verdicts = [LEARNING] * len(banks)
+        groups: dict[tuple[int, str | int | None], list[int]] = {}
+        for i, (bank, camera) in enumerate(zip(banks, cameras, strict=True)):
+            if finite_B[i] and bank is not None:
+                groups.setdefault((id(bank), camera if learn else i), []).append(i)
+        for rows in groups.values():
+            bank = banks[rows[0]]
+            assert bank is not None
+            entry = (
+                bank.observe(query_BD[rows], activation_BD[rows], answers_B[rows], self.space)
+                if learn
+                else bank.nearest(query_BD[rows])
+            )
+            verdict = LEARNING if entry is None else bank.verdict(entry, len(self.labels))
+            if entry is not None and verdict == ADAPTING:
+                adapted_BC = adapted_logits(activation_BD[rows], bank.shift(entry), self.space)
+                share = self.method.frozen_share
+                logits_BC[rows] = share * logits_BC[rows] + (1 - share) * adapted_BC
+            for i in rows:
+                verdicts[i] = verdict
+        return torch.from_numpy(logits_BC).float(), verdicts
 
     def domain_bank(
         self,

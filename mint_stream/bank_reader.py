@@ -22,6 +22,8 @@ from mint_stream.adapter import BankTensors, MintAdapter, Seen
 from mint_stream.bank import assemble, retrieval_counts, retrieve
 from mint_stream.bank_state import Banks
 from mint_stream.config import BankScope
+from mint_stream.domains import DomainBank
+from mint_stream.guard import ADAPTING
 from mint_stream.labeler import SHARED
 from mint_stream.losses import entropy
 from mint_stream.prediction import Cost, Prediction
@@ -48,7 +50,7 @@ class Reading:
 class LoadedBanks:
     """Banks on the adapter's device."""
 
-    tensors: Mapping[str, BankTensors]
+    tensors: Mapping[str, BankTensors | DomainBank]
     seq: int
     scope: BankScope
 
@@ -66,6 +68,7 @@ class BankReader:
     def __init__(self, adapter: MintAdapter, bank_scope: BankScope = "shared") -> None:
         self.adapter = adapter
         self.banks = LoadedBanks(tensors={}, seq=0, scope=bank_scope)
+        self._prompted = adapter.method.algorithm == "mint"
         with torch.no_grad():
             self._text_CE = adapter.text.features(adapter.context_init_NW)
 
@@ -88,9 +91,12 @@ class BankReader:
         def on_device(array: np.ndarray, kind: torch.dtype = dtype) -> Tensor:
             return torch.tensor(array, device=device, dtype=kind)
 
-        tensors = {}
+        tensors: dict[str, BankTensors | DomainBank] = {}
         for name, state in banks.states.items():
             keys_KD, prompts_KPD = bank_state.effective(state)
+            if self.adapter.method.algorithm == "domains":
+                tensors[name] = self.adapter.domain_bank(keys_KD, prompts_KPD, state.usage_K)
+                continue
             usage_K = on_device(state.usage_K, torch.int64)
             tensors[name] = BankTensors(on_device(keys_KD), on_device(prompts_KPD), usage_K)
         return LoadedBanks(tensors=tensors, seq=banks.seq, scope=scope)
@@ -101,9 +107,13 @@ class BankReader:
         adapter, banks = self.adapter, self.banks
         images_B3HW = images_B3HW.to(adapter.clip.device, adapter.clip.dtype)
         seen = adapter.look(images_B3HW)
-        source_BC = adapter.logits(seen.source_VE, adapter.source_text_CE).softmax(-1)
+        logits_BC = adapter.logits(seen.source_VE, adapter.source_text_CE)
+        source_BC = logits_BC.softmax(-1)
         scopes = [banks.scope_of(camera) for camera in cameras]
-        answer_BC, adapted = self._with_banks(seen, banks.tensors, scopes, source_BC)
+        if self._prompted:
+            answer_BC, adapted = self._with_banks(seen, banks.tensors, scopes, source_BC)
+        else:
+            answer_BC, adapted = self._by_domain(seen, banks.tensors, scopes, logits_BC)
         k = min(top_k, len(adapter.labels))
         best, source = _best(answer_BC, k), _best(source_BC, k)
         entropy_B = entropy(answer_BC.clamp_min(1e-38).log()).tolist()
@@ -117,10 +127,24 @@ class BankReader:
             for i, scope in enumerate(scopes)
         ]
 
+    def _by_domain(
+        self,
+        seen: Seen,
+        banks: Mapping[str, Any],
+        scopes: Sequence[str],
+        logits_BC: Tensor,
+    ) -> tuple[Tensor, list[bool]]:
+        """As `_with_banks`, for the `realtime` preset: each frame by the domain that it shows."""
+        of_frames = [banks.get(scope) for scope in scopes]
+        answer_BC, verdicts = self.adapter.domain_logits(
+            seen, logits_BC, of_frames, scopes, learn=False
+        )
+        return answer_BC.softmax(-1), [verdict == ADAPTING for verdict in verdicts]
+
     def _with_banks(
         self,
         seen: Seen,
-        banks: Mapping[str, BankTensors],
+        banks: Mapping[str, Any],
         scopes: Sequence[str],
         source_BC: Tensor,
     ) -> tuple[Tensor, list[bool]]:
@@ -167,7 +191,7 @@ class BankReader:
             source_label=labels[source[0][0]],
             source_confidence=source[0][1],
             adapted=adapted,
-            cost=Cost(forwards=2 if adapted else 1, backwards=0),
+            cost=Cost(forwards=2 if adapted and self._prompted else 1, backwards=0),
         )
 
     def _named(self, best: list[tuple[int, float]]) -> Topk:

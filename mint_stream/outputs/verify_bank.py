@@ -154,11 +154,12 @@ def _load(
 def banks_in(data: bytes, settings: Settings) -> Banks:
     """The banks in a checkpoint's Parquet. Raises `ValueError` or `KeyError` if they do not fit."""
     preset = settings.preset
+    empty = preset.get("algorithm") == "domains"
     initial = initial_state(
         entries=preset["bank_size"],
         prompt_rows=preset["prompt_rows"],
         width=bank_width(data),
-        seed=settings.values["seed"],
+        seed=None if empty else settings.values["seed"],
     )
     return read_bank(data, initial)
 

@@ -101,7 +101,7 @@ class Settings(BaseModel):
         )
         method = self.method
         require(
-            method.algorithm == "mint",
+            method.algorithm in ("mint", "domains"),
             "preset",
             self.preset,
             "one that answers by a bank, or frozen: tpt and zero are there to be compared with",
