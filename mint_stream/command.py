@@ -42,8 +42,9 @@ class Options:
     that ships with the package, which knows street scenes only."""
     weights: str | None = None
     """A pretrained tag of open_clip (openai), or a file."""
-    preset: Literal["realtime", "paper", "frozen"] = "paper"
-    """Hyper-parameters of the method; frozen does not adapt."""
+    preset: Literal["realtime", "paper", "frozen"] = "realtime"
+    """realtime: for streams, one encoder pass a frame. paper: the published algorithm, hundreds of
+    passes. frozen does not adapt."""
     num_labelers: int = 1
     """Replicas of the model, one actor each; they share the bank."""
     device: str = "auto"

@@ -176,10 +176,14 @@ def _merges(output: Output, removed: Mapping[str, bytes]) -> list[tuple[int, Upd
 
 
 def check_usage(output: Output, method: MethodConfig, *, width: int = 32, seed: int = 0) -> Banks:
-    """Each adapted frame retrieved S * V * Q * R entries: none lost, none counted twice."""
+    """Each adapted frame retrieved S * V * Q * R entries: none lost, none counted twice.
+
+    In a bank of domains each frame belongs to one entry, adapted or not.
+    """
     banks = read_bank(output.newest_checkpoint()[1], _initial(method, width, seed))
-    each = method.steps * method.views * method.query_levels * method.retrieved
-    adapted = Counter(row["bank_scope"] for row in output.label_rows if row["adapted"])
+    domains = method.algorithm == "domains"
+    each = 1 if domains else method.steps * method.views * method.query_levels * method.retrieved
+    adapted = Counter(row["bank_scope"] for row in output.label_rows if domains or row["adapted"])
     counted = {scope: int(state.usage_K.sum()) for scope, state in banks.states.items()}
     assert counted == {scope: frames * each for scope, frames in adapted.items()}
     return banks

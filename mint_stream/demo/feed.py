@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from mint_stream.demo.objects import LABELS
 from mint_stream.demo.scene import Frame, render, sample_scene
 from mint_stream.shard_writer import write_shard
 
+PARTS = 4
+"""Shards of each segment, where it has as many frames."""
 START = datetime(2025, 3, 20, 9, 0, tzinfo=UTC)
 
 
@@ -122,31 +124,31 @@ def _sidecar(item: FeedFrame) -> dict[str, str]:
     }
 
 
-def write_feed(
-    folder: str | Path,
-    *,
-    frames: int = 304,
-    seed: int = 0,
-    cameras: int = 3,
-    frames_per_shard: int = 64,
-) -> Feed:
-    """Write `feed-00000.tar`, ... and `labels.txt` (one class a line) into a folder.
+def parts(frames: int) -> int:
+    """Shards of each segment in a feed of so many frames."""
+    return min(PARTS, frames // len(SEGMENTS))
 
-    Each frame is `<key>.png` with `<key>.json` beside it: `camera`, `timestamp` (ISO 8601, UTC),
-    `domain` (the segment's name) and `label` (the truth). The folder is made where it is missing;
-    files of the same names are overwritten. Raises ValueError as `stream_feed` does and for
-    `frames_per_shard` below 1; OSError where the folder cannot be written.
+
+def write_feed(folder: str | Path, *, frames: int = 304, seed: int = 0, cameras: int = 3) -> Feed:
+    """Write `0-day-1.tar`, `0-day-2.tar`, ... and `labels.txt` (one class a line) into a folder.
+
+    Each segment is cut into `parts(frames)` shards, numbered from 1. Each frame is `<key>.png` with
+    `<key>.json` beside it: `camera`, `timestamp` (ISO 8601, UTC), `domain` (the segment's name) and
+    `label` (the truth). The folder is made where it is missing; files of the same names are
+    overwritten. Raises ValueError as `stream_feed` does; OSError where the folder cannot be
+    written.
     """
-    if frames_per_shard < 1:
-        raise ValueError(f"frames_per_shard is {frames_per_shard}: at least 1")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[Path] = []
     feed = stream_feed(frames=frames, seed=seed, cameras=cameras)
-    while batch := list(islice(feed, frames_per_shard)):
-        shards.append(folder / f"feed-{len(shards):05d}.tar")
-        items = ((item.key, item.frame, _sidecar(item)) for item in batch)
-        write_shard(shards[-1], items, mtime_s=int(START.timestamp()))
+    for number, (segment, of_segment) in enumerate(groupby(feed, lambda item: item.domain)):
+        batch = list(of_segment)
+        bounds = np.linspace(0, len(batch), parts(frames) + 1).round().astype(int).tolist()
+        for part, (start, end) in enumerate(pairwise(bounds), 1):
+            shards.append(folder / f"{number}-{segment.replace(' ', '-')}-{part}.tar")
+            items = ((item.key, item.frame, _sidecar(item)) for item in batch[start:end])
+            write_shard(shards[-1], items, mtime_s=int(START.timestamp()))
     labels = folder / "labels.txt"
     labels.write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
     return Feed(shards=tuple(shards), labels=labels, frames=frames)

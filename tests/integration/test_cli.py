@@ -82,7 +82,7 @@ def test_a_run_on_s3_says_what_it_does_and_keeps_its_secrets(
         assert_not_told(s3_server.secret_key, driver.folder)
     output = Output.read(place.output)
     check_frames(output, ids)
-    check_bank(output, PRESETS["paper"])
+    check_bank(output, PRESETS["realtime"])
     store = Store(place.output)
     assert not any(s3_server.secret_key.encode() in store.read(i.name) for i in store.list())
     with label_stream(*arguments(place)) as driver:

@@ -21,7 +21,7 @@ def arguments(place: Place, *more: str) -> list[str]:
     return [
         *("--input", place.input, "--output", place.output),
         *("--labels", str(place.assets.labels), "--model", str(place.assets.model)),
-        *("--device", "cpu", "--dtype", "float32", "--unit-size", "4", *more),
+        *("--device", "cpu", "--dtype", "float32", "--unit-size", "4", "--preset", "paper", *more),
     ]
 
 

@@ -105,8 +105,11 @@ def test_a_feed_is_byte_identical_for_the_same_seed(tmp_path: Path) -> None:
 
 
 def test_every_frame_has_its_truth_beside_it(tmp_path: Path) -> None:
-    feed = write_feed(tmp_path, frames=160, cameras=3, frames_per_shard=50)
-    assert [shard.name for shard in feed.shards] == [f"feed-{k:05d}.tar" for k in range(4)]
+    feed = write_feed(tmp_path, frames=160, cameras=3)
+    names = [shard.name for shard in feed.shards]
+    assert names == sorted(names)
+    assert names[:5] == [*(f"0-day-{part}.tar" for part in (1, 2, 3, 4)), "1-dusk-1.tar"]
+    assert len(names) == 4 * len(SEGMENTS)
     members = _members(feed.shards)
     assert len(members) == 2 * feed.frames == 320
     sidecars = [json.loads(members[f"{k:06d}.json"]) for k in range(160)]

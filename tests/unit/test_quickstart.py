@@ -8,9 +8,11 @@ import pytest
 from rich.console import Console
 
 from mint_stream.config import ConfigError
+from mint_stream.demo.feed import SEGMENTS
 from mint_stream.demo.quickstart import ensure_feed
 
 QUIET = Console(quiet=True)
+NAMES = [segment.name.replace(" ", "-") for segment in SEGMENTS]
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -21,17 +23,17 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_the_feed_is_rendered_once(tmp_path: Path) -> None:
     feed = ensure_feed(tmp_path, frames=8, seed=1, console=QUIET)
     first = contents(feed)
-    assert set(first) == {"feed-00000.tar", "labels.txt"}
+    assert set(first) == {"labels.txt", *(f"{n}-{name}-1.tar" for n, name in enumerate(NAMES))}
     assert contents(ensure_feed(tmp_path, frames=8, seed=1, console=QUIET)) == first
 
 
 def test_a_feed_that_was_not_finished_is_rendered_again(tmp_path: Path) -> None:
     feed = ensure_feed(tmp_path, frames=8, seed=1, console=QUIET)
-    whole = (feed / "feed-00000.tar").read_bytes()
+    whole = (feed / "0-day-1.tar").read_bytes()
     (tmp_path / "quickstart.json").unlink()  # written last
-    (feed / "feed-00000.tar").write_bytes(whole[:1000])
+    (feed / "0-day-1.tar").write_bytes(whole[:1000])
     ensure_feed(tmp_path, frames=8, seed=1, console=QUIET)
-    assert (feed / "feed-00000.tar").read_bytes() == whole
+    assert (feed / "0-day-1.tar").read_bytes() == whole
 
 
 @pytest.mark.parametrize(("frames", "seed"), [(9, 1), (8, 2)])
