@@ -251,9 +251,13 @@ class MintAdapter:
             )
             verdict = LEARNING if entry is None else bank.verdict(entry, len(self.labels))
             if entry is not None and verdict == ADAPTING:
-                adapted_BC = adapted_logits(activation_BD[rows], bank.shift(entry), self.space)
-                share = self.method.frozen_share
-                logits_BC[rows] = share * logits_BC[rows] + (1 - share) * adapted_BC
+                logits_BC[rows] = adapted_logits(
+                    logits_BC[rows],
+                    activation_BD[rows],
+                    bank.shift(entry),
+                    self.space,
+                    self.method.frozen_share,
+                )
             for i in rows:
                 verdicts[i] = verdict
         return torch.from_numpy(logits_BC).float(), verdicts

@@ -66,6 +66,11 @@ class ClassSpace:
         return _unit(self.text_CE - self.text_CE.mean(0))
 
     @cached_property
+    def text_part(self) -> float:
+        """Mean length of the unit text features without their mean."""
+        return float(_length(self.text_CE - self.text_CE.mean(0)).mean())
+
+    @cached_property
     def basis_DX(self) -> Array:
         """From activations to the subspace in which the classes differ."""
         u_EX, s_X, _ = np.linalg.svd((self.text_CE - self.text_CE.mean(0)).T, full_matrices=False)
@@ -221,10 +226,21 @@ class DomainBank:
         return means
 
 
-def adapted_logits(activation_BD: Array, shift_D: Array, space: ClassSpace) -> Array:
-    """Logits with a domain's shift taken away, by the classes' own directions: (B, C)."""
-    feature_BE = _unit((activation_BD - shift_D) @ space.projection_DE)
-    logits_BC: Array = space.scale * feature_BE @ space.centred_CE.T
+def adapted_logits(
+    frozen_BC: Array, activation_BD: Array, shift_D: Array, space: ClassSpace, frozen_share: float
+) -> Array:
+    """Logits with a domain's shift taken away, by the classes' own directions: (B, C).
+
+    `frozen_share` of the frozen logits is mixed in. What is left of a feature is shorter than the
+    feature was, so that its cosines are larger; the logits are scaled back by that measure. No
+    answer changes by it: without it adapted answers are far too sure of themselves.
+    """
+    feature_BE = activation_BD @ space.projection_DE
+    rest_BE = feature_BE - shift_D @ space.projection_DE
+    part_B1 = _length(rest_BE) / _length(feature_BE)
+    spread_BC = space.scale * _unit(rest_BE) @ space.centred_CE.T
+    mixed_BC = frozen_share * frozen_BC + (1 - frozen_share) * spread_BC
+    logits_BC: Array = (frozen_share + (1 - frozen_share) * part_B1 * space.text_part) * mixed_BC
     return logits_BC
 
 
@@ -237,5 +253,10 @@ def _diversity(sums_S: Array, classes: int) -> float:
 
 
 def _unit(x_XD: Array) -> Array:
-    unit_XD: Array = x_XD / np.maximum(np.linalg.norm(x_XD, axis=-1, keepdims=True), 1e-12)
+    unit_XD: Array = x_XD / _length(x_XD)
     return unit_XD
+
+
+def _length(x_XD: Array) -> Array:
+    length_X1: Array = np.maximum(np.linalg.norm(x_XD, axis=-1, keepdims=True), 1e-12)
+    return length_X1

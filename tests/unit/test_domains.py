@@ -32,6 +32,11 @@ class World:
         frozen = (activation @ self.space.text_CE.T).argmax(-1)
         return query, activation, frozen
 
+    def adapted(self, activation: np.ndarray, shift: np.ndarray, share: float = 0.3) -> np.ndarray:
+        feature = activation / np.linalg.norm(activation, axis=-1, keepdims=True)
+        frozen = self.space.scale * feature @ self.space.text_CE.T
+        return adapted_logits(frozen, activation, shift, self.space, share)
+
     def mixed(self, domain: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.frames(domain, self.rng.integers(0, CLASSES, UNIT))
 
@@ -79,7 +84,7 @@ def test_the_shift_brings_back_what_drift_took(world: World) -> None:
     assert bank.verdict(entry, CLASSES) == guard.ADAPTING
     truth = world.rng.integers(0, CLASSES, 500)
     _, activation, frozen = world.frames(1, truth)
-    adapted = adapted_logits(activation, bank.shift(entry), world.space).argmax(-1)
+    adapted = world.adapted(activation, bank.shift(entry)).argmax(-1)
     assert (frozen == truth).mean() < 0.75
     assert (adapted == truth).mean() > 0.95
 
@@ -94,9 +99,9 @@ def test_one_class_for_a_long_time_is_not_taken_for_a_domain(world: World) -> No
     # A bank that goes on takes the class for the domain and answers anything else.
     truth = np.full(200, 3)
     _, activation, frozen = world.frames(0, truth)
-    unguarded = adapted_logits(activation, bank.shift(entry), world.space).argmax(-1)
+    unguarded = world.adapted(activation, bank.shift(entry)).argmax(-1)
     assert (frozen == truth).mean() > 0.95
-    assert (unguarded == truth).mean() < 0.5
+    assert (unguarded == truth).mean() < 0.75
     assert guard.ADAPTING not in verdicts[4:]
     # And it comes back when the view is mixed again.
     entry = feed(bank, world, 0, units=20)
@@ -165,3 +170,22 @@ def test_crossing_updates_of_many_labelers_keep_every_sum_positive(
     assert entry is not None
     mean = world.shifts[1] + 3 * world.space.text_CE.mean(0)
     assert np.linalg.norm(bank.shift(entry) - mean) < 0.5
+
+
+def test_without_a_shift_all_of_the_answer_may_be_the_frozen_one(world: World) -> None:
+    _, activation, frozen = world.mixed(0)
+    whole = world.adapted(activation, np.zeros(WIDTH), share=1.0)
+    assert (whole.argmax(-1) == frozen).all()
+    feature = activation / np.linalg.norm(activation, axis=-1, keepdims=True)
+    np.testing.assert_allclose(whole, world.space.scale * feature @ world.space.text_CE.T)
+
+
+def test_adapted_answers_are_not_surer_than_they_are_right(world: World) -> None:
+    noisy = dataclasses.replace(world, space=dataclasses.replace(world.space, scale=6.0))
+    truth = world.rng.integers(0, CLASSES, 4000)
+    _, activation, _ = noisy.frames(1, truth)
+    activation = activation + world.rng.normal(0, 1.2, activation.shape)
+    logits = noisy.adapted(activation, world.shifts[1] + 3 * world.space.text_CE.mean(0))
+    sure = np.exp(logits - logits.max(-1, keepdims=True))
+    sure = (sure / sure.sum(-1, keepdims=True)).max(-1).mean()
+    assert sure < (logits.argmax(-1) == truth).mean() + 0.1
