@@ -20,10 +20,11 @@ WorldOn = Callable[[str], tuple[World, Output]]
 
 def everywhere(*victims: str) -> tuple[Kill, ...]:
     """A kill at each point, each after one more committed unit; the victims take turns."""
-    # Log objects are removed once there are three checkpoints: not before the fourth unit.
     return tuple(
-        Kill(victim, moment, operation, max(1 + n, 4 if operation == "removal" else 0))
-        for n, ((moment, operation), victim) in enumerate(zip(POINTS, cycle(victims)))
+        Kill(victim, moment, operation, after_units)
+        for after_units, ((moment, operation), victim) in enumerate(
+            zip(POINTS, cycle(victims)), start=1
+        )
     )
 
 
