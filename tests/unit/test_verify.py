@@ -84,6 +84,8 @@ def test_what_a_run_wrote_is_clean_on_every_store(made: Made, root: str) -> None
     "changes",
     [
         {"method": PRESETS["frozen"]},
+        {"method": PRESETS["realtime"]},
+        {"method": PRESETS["realtime"], "bank_scope": "camera"},
         {"method": replace(METHOD, name="text", algorithm="tpt")},
         {"method": replace(METHOD, name="votes", algorithm="zero", steps=0)},
         {"bank_scope": "camera"},
