@@ -202,6 +202,7 @@ def _images(side: int) -> list[bytes]:
 def _plan_with_bank(folder: str) -> ServicePlan:
     """The bundled CLIP and a bank in which every entry was used; what it says does not matter."""
     settings = {"bank": f"{folder}/bank", "max_images_batch": 64, "max_waiting": 512}
+    settings |= {"preset": "paper"}  # whose bank costs a second pass
     plan = plan_service(read_settings(settings))
     method = plan.settings.method
     start = bank_state.initial_state(

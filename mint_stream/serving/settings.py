@@ -50,7 +50,7 @@ class Settings(BaseModel):
     weights: str | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
-    preset: str = "paper"
+    preset: str = "realtime"
     """That of the run whose bank is served."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of torch in each replica; default: the CPUs, shared among `replicas`."""
