@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and answer with an exit code: 0 done, 1 the run failed, 2 it could not start."""
     options = tyro.cli(Options, args=arguments)
     if options.log_json:
+        # Read when Ray is imported: lines of two labelers that differ in digits alone would be one,
+        # with a remark of Ray's behind it that is no JSON.
+        os.environ["RAY_DEDUP_LOGS"] = "0"
         json_until_ray()
     else:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -1,0 +1,149 @@
+"""Metrics as Prometheus finds them, and log lines as a collector reads them, of one running run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from drivers import Driver, label_stream
+from fault_proxy import FaultProxy
+from metrics_scrape import names, scrape, total, watched
+from places import Place
+from s3_server import S3Server
+from tiny import members, put, put_tars, tar
+
+from mint_stream import metrics
+
+
+def exported(driver: Driver) -> dict[str, float]:
+    """What the driver's own node exports; nothing before it does."""
+    files = (driver.folder / "ray" / "session_latest").glob("metrics_export_port_*")
+    ports = [file.read_text().strip() for file in files]
+    return scrape(f"127.0.0.1:{ports[0]}") if ports and ports[0] else {}
+
+
+def test_a_running_pipeline_shows_every_metric_and_logs_json(
+    s3: str, s3_server: S3Server, local: Place
+) -> None:
+    place = Place(s3, local.assets)
+    put_tars(place.input, shards=2, frames=6, cameras=["north"])
+    put(place.input, {"bad.tar": tar([*members(range(90, 92)), ("z.png", b"nothing")])})
+    arguments = ["--input", place.input, "--output", place.output, "--num-labelers", "2"]
+    arguments += ["--labels", str(place.assets.labels), "--model", str(place.assets.model)]
+    arguments += ["--device", "cpu", "--dtype", "float32", "--unit-size", "4", "--poll", "0.5"]
+    arguments += ["--checkpoint-every", "0.5", "--follow", "--log-json", "--preset", "paper"]
+    with FaultProxy(s3_server.port) as proxy:
+        fault = proxy.inject("slow_down", method="PUT", path="labels/", times=2)
+        environment = s3_server.environment(proxy.endpoint)
+        environment["RAY_metrics_report_interval_ms"] = "1000"
+        with label_stream(*arguments, environment=environment) as driver:
+            seen: dict[str, float] = {}
+
+            def all_there() -> bool:
+                seen.update(exported(driver))
+                return (
+                    watched() <= names(seen)
+                    and total(seen, "ray_mint_frames_total") == 14
+                    and total(seen, "ray_mint_bank_checkpoint_seq") == 5
+                )
+
+            try:
+                driver.until(all_there, "every metric is exported")
+            except AssertionError:
+                print("missing:", watched() - names(seen))
+                print({name: value for name, value in seen.items() if "ray_mint" in name})
+                raise
+            driver.interrupt()
+            assert driver.wait() == 0, driver.err
+            # What Ray's core says is no log line of Python: `[2026-... E 1 1] core_worker.cc: ...`.
+            said = [line for line in driver.err.splitlines() if not line.startswith("[")]
+            lines = [json.loads(line) for line in said]
+            assert driver.out == ""
+    assert fault.hit == 2
+    out = {"output": place.output}
+    assert total(seen, "ray_mint_adapted_frames_total", **out) == 14
+    assert total(seen, "ray_mint_rejects_total", stage="decode", **out) == 1
+    assert total(seen, "ray_mint_store_retries_total", operation="create", **out) == 2
+    assert total(seen, "ray_mint_commit_seconds_count", **out) == 5
+    assert total(seen, "ray_mint_run_active", follow="true", **out) == 1
+    assert total(seen, "ray_mint_bank_seq", **out) == 5
+    assert total(seen, "ray_mint_bank_checkpoint_seq", **out) == 5
+    assert total(seen, "ray_mint_stage_seconds_total", stage="encoder", **out) > 0
+    mine = {name for name in names(seen) if name.startswith("ray_mint_")}
+    assert {name.removesuffix("_count").removesuffix("_sum") for name in mine} - watched() == {
+        "ray_mint_commit_seconds"
+    }, "a metric that nobody looks at"
+    check_lines(lines)
+
+
+def check_lines(lines: list[dict[str, object]]) -> None:
+    (run,) = {line["run"] for line in lines if "run" in line}
+    labelled = [line for line in lines if line["message"] == "labelled"]
+    assert len(labelled) == 5
+    assert {line["run"] for line in labelled} == {run}
+    assert len({line["unit"] for line in labelled}) == 5
+    assert [line.get("camera") for line in labelled].count("north") == 4
+    assert driver_line(lines)["process"] not in {line["process"] for line in labelled}
+    retried = [line for line in lines if "SlowDown" in str(line["message"])]
+    assert {line["levelname"] for line in retried} == {"WARNING"}
+    assert all(line["unit"] and line["run"] == run for line in retried)
+    messages = [line["message"] for line in lines]
+    assert messages[0] == "run started"
+    assert messages.count("run ended") == 1, "once, though Ray brought a handler of its own"
+    ended = next(line for line in lines if line["message"] == "run ended")
+    assert (ended["frames"], ended["stopped"]) == (14, "stop requested")
+    assert any(str(message).startswith("Stopping") for message in messages)
+
+
+def driver_line(lines: list[dict[str, object]]) -> dict[str, object]:
+    return next(line for line in lines if line["message"] == "run started")
+
+
+def test_a_run_that_cannot_start_says_so_as_json(tmp_path: Path) -> None:
+    arguments = ["--input", str(tmp_path / "nothing"), "--output", str(tmp_path / "out")]
+    with label_stream(*arguments, "--labels", str(tmp_path / "no.txt"), "--log-json") as driver:
+        assert driver.wait() == 2
+        (line,) = driver.err.splitlines()
+    assert json.loads(line)["levelname"] == "ERROR"
+    assert "no.txt" in json.loads(line)["message"]
+
+
+def test_counters_of_a_unit_that_lost_the_race_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its seconds were spent; its frames are another attempt's."""
+    told: list[tuple[str, float]] = []
+
+    class Noted:
+        def __init__(self, name: str, *_: object, **__: object) -> None:
+            self.name = name
+
+        def inc(self, by: float, tags: object) -> None:
+            told.append((self.name, by))
+
+        set = observe = inc
+
+    for kind in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(metrics, kind, Noted)
+    unit = {
+        "unit": "u",
+        "won": False,
+        "labelled": 4,
+        "adapted": 0,
+        "rejected": "{}",
+        "bank_seq": None,
+        "bank_staleness": None,
+        "stage_seconds": '{"encoder": 0.5, "commit": 0.25, "views": 0.0}',
+    }
+    run = metrics.RunMetrics("out", follow=False)
+    run.add(unit)
+    assert told == [
+        ("mint_stage_seconds", 0.5),
+        ("mint_stage_seconds", 0.25),
+        ("mint_commit_seconds", 0.25),
+    ]
+    told.clear()
+    run.add({**unit, "won": True})
+    assert ("mint_frames", 4) in told
+    assert ("mint_adapted_frames", 0) not in told, "Ray refuses to add nothing"
