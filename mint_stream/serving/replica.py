@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
@@ -20,8 +22,8 @@ from mint_stream.labeler import LabelerConfig, MintLabeler
 from mint_stream.serving.answers import Answers, ReadAnswers, taught_by
 from mint_stream.serving.api import create_app
 from mint_stream.serving.bank_follower import BankFollower
+from mint_stream.serving.gate import Gate
 from mint_stream.serving.live_bank import ActorWatch, KeptBank, find_bank
-from mint_stream.serving.pace import Pace
 from mint_stream.serving.questions import Outcome, Question
 from mint_stream.serving.service import Service, ServicePlan
 from mint_stream.storage import Store
@@ -30,13 +32,20 @@ from mint_stream.storage import Store
 class Replica:
     """What Serve starts `num_replicas` of. Requests reach the labeler through `@serve.batch`."""
 
-    def __init__(self, plan: ServicePlan, keeper: DeploymentHandle | None, threads: int) -> None:
+    def __init__(
+        self, plan: ServicePlan, keeper: DeploymentHandle | None, threads: int | None
+    ) -> None:
         self._answers = open_answers(plan, threads=threads, keeper=keeper)
         self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        if threads:
+            free = plan.settings.threads is None and plan.settings.adapt == "off"
+            choose = settle_threads if free else keep_threads
+            # Before another thread sets its own number, which those that are new would take over.
+            self._model.submit(choose, self._answers.reader, threads).result()
         # The first batch waits behind this, and the constructor does not: a bank server may be a
         # deployment that starts at the same time.
         self._model.submit(self._answers.start)
-        self._pace = Pace()
+        self._gate = Gate(plan.settings.max_batch)
         self._join = serve.batch(
             max_batch_size=plan.settings.max_batch,
             batch_wait_timeout_s=0.0,
@@ -50,17 +59,45 @@ class Replica:
         return create_app(self._service, gives_id=False)
 
     async def _ask(self, question: Question) -> Outcome:
-        self._join.set_batch_wait_timeout_s(self._pace.wait_s())
-        outcome: Outcome = await self._join(question)
-        return outcome
+        async with self._gate:
+            outcome: Outcome = await self._join(question)
+            return outcome
 
     async def _run_batch(self, questions: list[Question]) -> list[Outcome]:
-        self._pace.started(len(questions))
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._model, self._answers.answer, questions)
         finally:
-            self._pace.finished(len(questions))
+            self._gate.free()
+
+
+def keep_threads(_: BankReader, threads: int) -> int:
+    """Let torch use `threads` in the thread that calls this, whatever others set later."""
+    torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def settle_threads(reader: BankReader, most: int) -> int:
+    """Let torch use one thread or `most` in the thread that calls this: gives which.
+
+    For a small model more threads cost more than they bring, and they take the cores that HTTP and
+    decoding need: the many must be faster by a third.
+    """
+    size = reader.adapter.clip.preprocess.size
+    images_B3HW, cameras = torch.zeros(8, 3, size, size), [None] * 8
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        took = []
+        for _ in range(4):
+            started = time.perf_counter()
+            reader.read(images_B3HW, cameras, 1)
+            took.append(time.perf_counter() - started)
+        return min(took)
+
+    chosen = most if most > 1 and seconds(1) > 4 / 3 * seconds(most) else 1
+    torch.set_num_threads(chosen)
+    return chosen
 
 
 def min_short_side(reader: BankReader) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 import mint_stream
 from mint_stream.class_list import ClassList
@@ -19,7 +22,7 @@ from mint_stream.serving.problems import Problem
 from mint_stream.serving.questions import Answer, Identity, Outcome, Question, message
 from mint_stream.serving.settings import Settings
 
-_DECODERS = 4
+_DECODERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,13 @@ class Service:
         self._batch, self._min_short_side = batch, min_short_side
         self._held = 0
         self._name = secrets.token_hex(4)
-        self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(
+            _DECODERS,
+            thread_name_prefix="decode",
+            # A team of torch threads for each of them would only get in the way.
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
         self._identity = Identity(
             preset=self.settings.method.name, model=plan.model_hash, classes=plan.classes.hash
         )
