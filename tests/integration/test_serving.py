@@ -27,10 +27,13 @@ from places import Place
 from ray import serve
 from ray.serve.config import HTTPOptions
 
+from mint_stream.bank_actor import start_bank_server
+from mint_stream.bank_client import BankClient
 from mint_stream.config import PRESETS
 from mint_stream.pipeline import run
 from mint_stream.results import read_labels
 from mint_stream.serving import build_app
+from mint_stream.serving.application import taught_bank
 from mint_stream.serving.questions import Answer
 from mint_stream.serving.service import Asked, ServicePlan
 
@@ -337,34 +340,6 @@ def test_a_flood_is_answered_503_with_retry_after_and_the_rest_is_served(served:
     assert httpx2.get(f"{served.url}/readyz").status_code == 200
 
 
-def test_a_live_bank_server_is_followed(port: int, served: Served) -> None:
-    from mint_stream.bank_actor import start_bank_server
-    from mint_stream.bank_client import BankClient
-    from mint_stream.serving.application import taught_bank
-
-    plan = world.plan(served.place.assets, bank_actor="bank-live", bank_poll_s=0.1)
-    config = taught_bank(
-        world.with_settings(plan, bank=str(Path(served.place.output).parent / "live"))
-    )
-    bank = start_bank_server(config, namespace="mint_stream", name="bank-live")
-    try:
-        direct = world.Direct(plan)
-        service = world.service(plan, direct)
-        question = service._question(tiny.png(1), Asked())
-        (before,) = direct.answers.answer([question])
-        assert isinstance(before, Answer)
-        assert (before.seq, before.prediction.adapted) == (0, False)
-        writer = world.labeler(plan)
-        writer.bank = BankClient(bank)
-        writer.label_unit(world.unit("unit-1", [1]))
-        wait_for(lambda: direct.answers.bank.seq == 1)
-        (after,) = direct.answers.answer([question])
-        assert isinstance(after, Answer)
-        assert (after.seq, after.prediction.adapted) == (1, True)
-    finally:
-        bank.stop()
-
-
 def test_the_page_shows_both_answers_in_a_browser(served: Served, tmp_path: Path) -> None:
     chromium = next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -395,6 +370,49 @@ def test_the_page_shows_both_answers_in_a_browser(served: Served, tmp_path: Path
         page.wait("document.body.dataset.done === '2'")
         assert page.text("#verdict").startswith("The image cannot be decoded")
         assert page.problems == []
+
+
+def test_a_live_bank_is_taken_over_under_load_and_the_checkpoint_when_it_ends(
+    port: int, served: Served, make_place: Callable[[], Place]
+) -> None:
+    place = make_place()
+    plan = world.plan(
+        served.place.assets,
+        bank=f"{served.place.output}/bank",
+        bank_actor="bank-live",
+        bank_poll_s=0.1,
+    )
+    kept = world.with_settings(plan, bank=f"{place.output}/bank")
+    bank = start_bank_server(taught_bank(kept), namespace="mint_stream", name="bank-live")
+    stored = served.plan.settings.bank_root
+    assert stored is not None
+    newest = checkpoint_seq(stored)
+    serve.delete("serving")
+    try:
+        with application(port, place, plan) as live, Load(live.url) as load:
+            load.more(20)
+            assert load.seqs == {0}
+            writer = world.labeler(plan)
+            writer.bank = BankClient(bank)
+            for number in (1, 2, 3):
+                writer.label_unit(world.unit(f"unit-{number}", [number]))
+                wait_for(lambda seq=number: seq in load.seqs)  # type: ignore[misc]
+            bank.stop()
+            wait_for(lambda: newest in load.seqs)
+            load.more(20)
+            assert load.failures == []
+            # Those under way are finished; those that come later find nothing there.
+            serve.delete("serving")
+        assert set(load.statuses) <= {200, 404}, load.failures[:3]
+        assert load.seqs == {0, 1, 2, 3, newest}
+    finally:
+        bank.stop()
+
+
+def checkpoint_seq(root: str) -> int:
+    """Of the newest checkpoint."""
+    names = (path.name for path in (Path(root) / "bank" / "checkpoints").iterdir())
+    return max(int(name.partition("-")[0]) for name in names)
 
 
 def test_requests_that_teach_reach_the_bank_and_its_checkpoint(
