@@ -137,8 +137,10 @@ def _lead(stream: Stream) -> str:
     said[-1] += "."
     for answers in stream.adapted:
         row = stream.accuracy[answers.name][-1]
+        seen = f" of {row.frames:,} frames" if row.frames < overall.frames else ""
         said.append(
-            f"Adapting ({answers.name}) labels {percent(row.accuracy)} right: {_verdict(row)}."
+            f"Adapting ({answers.name}) labels {percent(row.accuracy)}{seen} right: "
+            f"{_verdict(row)}."
         )
     return " ".join(said)
 
@@ -172,6 +174,7 @@ def _tiles(stream: Stream) -> list[Tile]:
     for answers in stream.adapted:
         row = stream.accuracy[answers.name][-1]
         note = f"{_signed(row)} points"
+        note += f", {row.frames:,} frames" if row.frames < overall.frames else ""
         tiles.append(Tile(f"adapting, {answers.name}", percent(row.accuracy), note, _tone(row)))
     return tiles
 
