@@ -18,6 +18,7 @@ with it: look at the server's CPU time for a merge rather than at the rate reach
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,9 @@ from rich.console import Console
 from torch import Tensor
 
 from mint_stream.adapter import MintAdapter
-from mint_stream.benchmark import serve as served
-from mint_stream.benchmark.bank import BankLoad, print_figures
-from mint_stream.benchmark.exact import ExactOptions, Loop, compare
-from mint_stream.benchmark.serve import ServeOptions
+from mint_stream.benchmark import bank, serve
+from mint_stream.benchmark import exact as exact_benchmark
+from mint_stream.benchmark.exact import ExactOptions, Loop
 from mint_stream.clip_model import LoadedClip
 from mint_stream.config import ConfigError
 
@@ -68,19 +68,27 @@ def published_loop(clip: LoadedClip, names: list[str], adapter: MintAdapter) -> 
     return adapt
 
 
+def exact(options: ExactOptions, console: Console) -> bool:
+    """The comparison, with the port as its other side."""
+    return exact_benchmark.compare(options, published_loop, console)
+
+
+BENCHMARKS: dict[str, tuple[Any, Callable[[Any, Console], bool | None]]] = {
+    "exact": (ExactOptions, exact),
+    "serve": (serve.ServeOptions, serve.compare),
+    "bank": (bank.BankLoad, bank.print_figures),
+}
+
+
 def main() -> int:
-    """Parse and run; 0 if both agree, 1 if not, 2 for settings that cannot work."""
+    """Parse and run; 0 if the bounds hold, 1 if not, 2 for settings that cannot work."""
     options = tyro.extras.subcommand_cli_from_dict(
-        {"exact": ExactOptions, "serve": ServeOptions, "bank": BankLoad}
+        {name: kind for name, (kind, _) in BENCHMARKS.items()}
     )
     console = Console(highlight=False)
+    measure = next(run for kind, run in BENCHMARKS.values() if isinstance(options, kind))
     try:
-        if isinstance(options, BankLoad):
-            print_figures(options, console)
-            return 0
-        if isinstance(options, ServeOptions):
-            return 0 if served.compare(options, console) else 1
-        return 0 if compare(options, published_loop, console) else 1
+        return 1 if measure(options, console) is False else 0
     except ConfigError as error:
         console.print(f"error: {error}")
         return 2

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-import aiohttp
-import numpy as np
 import ray
+import torch
 from PIL import Image
 from ray import serve
 from ray.serve.config import HTTPOptions
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from mint_stream import bank_state, checkpoint
 from mint_stream.bank_state import Banks, BankState
+from mint_stream.benchmark.load import HERE, CpuMeter, Load, post_images
 from mint_stream.config import as_dict
 from mint_stream.demo.feed import stream_feed
 from mint_stream.serving import build_app
@@ -31,7 +31,7 @@ from mint_stream.serving.answers import Answers
 from mint_stream.serving.application import plan_service
 from mint_stream.serving.intake import decode_upload
 from mint_stream.serving.questions import Question
-from mint_stream.serving.replica import min_short_side, open_answers
+from mint_stream.serving.replica import min_short_side, open_answers, settle_threads
 from mint_stream.serving.service import ServicePlan
 from mint_stream.serving.settings import read_settings
 from mint_stream.storage import Store
@@ -58,25 +58,13 @@ class ServeOptions:
     """Side of the images, pixels; 0 takes the feed's own size."""
 
 
-@dataclass(frozen=True)
-class Load:
-    """What a stretch of load was answered."""
-
-    images_s: float
-    latencies_ms: Sequence[float]
-    failed: int
-
-    def percentile(self, share: float) -> float:
-        """Of the latencies, ms."""
-        return float(np.percentile(self.latencies_ms, share))
-
-
 def compare(options: ServeOptions, console: Console) -> bool:
     """Measure both in turn, print them side by side; whether the bounds hold."""
     images = _images(options.side)
     with tempfile.TemporaryDirectory() as folder:
         plan = _plan_with_bank(folder)
         answers = open_answers(plan, threads=os.cpu_count())
+        threads = settle_threads(answers.reader, os.cpu_count() or 1)
         answers.start()
         url = _start(plan)
         try:
@@ -84,14 +72,19 @@ def compare(options: ServeOptions, console: Console) -> bool:
         finally:
             serve.shutdown()
             ray.shutdown()
+    console.print(
+        f"the labeler called directly has {threads} thread(s) of torch, the faster choice"
+    )
     return _report(options, rounds, console)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Round:
     direct_idle: Load
+    empty_idle: Load
     served_idle: Load
     direct: Load
+    empty: Load
     single: Load
     batched: Load
 
@@ -99,15 +92,18 @@ class _Round:
 def _round(
     options: ServeOptions, answers: Answers, plan: ServicePlan, images: list[bytes], url: str
 ) -> _Round:
-    def load(clients: int, images_each: int) -> Load:
-        return asyncio.run(_load(url, images, options.seconds, clients, images_each))
+    def post(clients: int, **more: Any) -> Load:
+        return post_images(url, images, seconds=options.seconds, clients=clients, **more)
 
+    several = max(2, options.clients // options.batch * 4)
     return _Round(
         direct_idle=_direct(answers, plan, images, options.seconds / 2, batch=1),
-        served_idle=load(1, 1),
+        empty_idle=post(1, path="/empty"),
+        served_idle=post(1),
         direct=_direct(answers, plan, images, options.seconds, batch=plan.settings.max_batch),
-        single=load(options.clients, 1),
-        batched=load(max(2, options.clients // options.batch * 4), options.batch),
+        empty=post(options.clients, path="/empty"),
+        single=post(options.clients),
+        batched=post(several, images_each=options.batch, path="/v1/labels:batch"),
     )
 
 
@@ -125,67 +121,20 @@ def _direct(
     def questions(first: int) -> list[Question]:
         return [question(images[(first + n) % len(images)]) for n in range(batch)]
 
-    answers.answer(questions(0))
-    if batch == 1:
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            began = time.perf_counter()
-            answers.answer(questions(done))
-            latencies.append((time.perf_counter() - began) * 1e3)
-            done += 1
-        return Load(done / seconds, latencies, 0)
-    with ThreadPoolExecutor(1) as decoder:
-        started, next_ = time.perf_counter(), decoder.submit(questions, 0)
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as decoder:
+        answers.answer(decoder.submit(questions, 0).result())
+        meter, started, ahead = CpuMeter(), time.perf_counter(), decoder.submit(questions, 0)
         while time.perf_counter() - started < seconds:
-            ready, next_ = next_.result(), decoder.submit(questions, done + batch)
             began = time.perf_counter()
+            if batch == 1:
+                ready = questions(done)
+            else:
+                ready, ahead = ahead.result(), decoder.submit(questions, done + batch)
             answers.answer(ready)
             latencies.append((time.perf_counter() - began) * 1e3)
             done += batch
         took = time.perf_counter() - started
-    return Load(done / took, latencies, 0)
-
-
-async def _load(
-    url: str, images: list[bytes], seconds: float, clients: int, images_each: int
-) -> Load:
-    """`clients` that send the next request as soon as the last is answered."""
-    latencies, answered, failed = list[float](), 0, 0
-
-    async def ask(post: Callable[[int], Awaitable[int]], number: int, until: float) -> None:
-        nonlocal answered, failed
-        while (began := time.perf_counter()) < until:
-            number += images_each
-            status = await post(number)
-            if status == 200:
-                answered += images_each
-                latencies.append((time.perf_counter() - began) * 1e3)
-            else:
-                failed += 1
-
-    connections = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connections) as session:
-
-        async def post(number: int) -> int:
-            if images_each == 1:
-                headers = {"Content-Type": "image/jpeg"}
-                data: object = images[number % len(images)]
-                path = "/v1/label"
-            else:
-                headers, path, form = {}, "/v1/labels:batch", aiohttp.FormData()
-                for n in range(images_each):
-                    form.add_field("image", images[(number + n) % len(images)], filename="i.jpg")
-                data = form
-            async with session.post(url + path, data=data, headers=headers) as answer:
-                await answer.read()
-                return answer.status
-
-        for number in range(3):
-            await post(number)
-        started = time.perf_counter()
-        await asyncio.gather(*(ask(post, n * 7, started + seconds) for n in range(clients)))
-        took = time.perf_counter() - started
-    return Load(answered / took, latencies or [float("nan")], failed)
+    return Load(images=done, seconds=took, latencies_ms=latencies, cpu_s=meter.spent())
 
 
 def _images(side: int) -> list[bytes]:
@@ -215,15 +164,44 @@ def _plan_with_bank(folder: str) -> ServicePlan:
     return plan
 
 
+class _Empty:
+    """Takes an image and answers at once: what is left is the cost of HTTP and Serve alone."""
+
+    async def __call__(self, request: Any) -> str:
+        return f"{len(await request.body())}"
+
+
 def _start(plan: ServicePlan) -> str:
-    """One replica on a free port of this machine."""
+    """One replica on a free port of this machine, and an empty application beside it."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
     ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+    empty: Any = serve.deployment(_Empty).options(
+        max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": 0},
+        logging_config={"enable_access_log": False},
+    )
+    serve.run(empty.bind(), name="empty", route_prefix="/empty")
     serve.run(build_app(plan.settings.model_dump(exclude_unset=True)), name="benchmark")
     return f"http://127.0.0.1:{port}"
+
+
+def _cpu_s(load: Load) -> float:
+    """CPU time for an image, of all processes together."""
+    return sum(load.cpu_s.values()) / max(1, load.images)
+
+
+_ROWS: dict[str, Callable[[_Round], Load]] = {
+    "idle: labeler called directly": lambda r: r.direct_idle,
+    "idle: Serve, empty application": lambda r: r.empty_idle,
+    "idle: /v1/label": lambda r: r.served_idle,
+    "labeler called directly": lambda r: r.direct,
+    "Serve, empty application": lambda r: r.empty,
+    "/v1/label, {clients} clients": lambda r: r.single,
+    "/v1/labels:batch of {batch}": lambda r: r.batched,
+}
 
 
 def _report(options: ServeOptions, rounds: Sequence[_Round], console: Console) -> bool:
@@ -233,36 +211,41 @@ def _report(options: ServeOptions, rounds: Sequence[_Round], console: Console) -
     table = Table(
         title=f"one replica, the bundled CLIP, {os.cpu_count()} cores, {len(rounds)} rounds"
     )
-    for column in ("", "images/s", "requests/s", "p50 ms", "p95 ms", "p99 ms", "failed"):
+    names = ("", "images/s", "p50 ms", "p95 ms", "p99 ms", "failed")
+    cpu = ("this process", "proxy", "replica", "rest of Ray")
+    for column in (*names, *cpu):
         table.add_column(column, justify="left" if not column else "right")
-
-    def add(name: str, get: Callable[[_Round], Load], images_each: int | None) -> None:
+    for name, get in _ROWS.items():
         loads = [get(round_) for round_ in rounds]
-        images_s = statistics.median(load.images_s for load in loads)
-        latencies = [
-            statistics.median(load.percentile(share) for load in loads) for share in (50, 95, 99)
-        ]
         table.add_row(
-            name,
-            f"{images_s:.1f}",
-            f"{images_s / images_each:.1f}" if images_each else "",
-            *(f"{latency:.1f}" for latency in latencies),
+            name.format(clients=options.clients, batch=options.batch),
+            f"{statistics.median(load.images_s for load in loads):.1f}",
+            *(
+                f"{statistics.median(load.percentile(share) for load in loads):.1f}"
+                for share in (50, 95, 99)
+            ),
             str(sum(load.failed for load in loads)),
+            *(f"{statistics.median(load.cpu_ms(who) for load in loads):.2f}" for who in cpu),
         )
-
-    add("idle: labeler called directly", lambda r: r.direct_idle, None)
-    add("idle: /v1/label, 1 client", lambda r: r.served_idle, 1)
-    add("saturated: labeler called directly", lambda r: r.direct, None)
-    add(f"saturated: /v1/label, {options.clients} clients", lambda r: r.single, 1)
-    add(f"saturated: /v1/labels:batch of {options.batch}", lambda r: r.batched, options.batch)
     console.print(table)
+    console.print(
+        "Last columns: CPU time for an image, ms. This process is the load generator, and the "
+        "labeler where it is called directly; all share the cores."
+    )
     single = middle(lambda r: 1 - r.single.images_s / r.direct.images_s)
     batched = middle(lambda r: 1 - r.batched.images_s / r.direct.images_s)
+    cores = os.cpu_count() or 1
+    most = middle(lambda r: cores / (_cpu_s(r.direct) + _cpu_s(r.empty)) / r.direct.images_s)
     idle = middle(lambda r: r.served_idle.percentile(50) - r.direct_idle.percentile(50))
+    empty = middle(lambda r: r.empty_idle.percentile(50))
+    client = middle(lambda r: r.single.cpu_s[HERE] / r.single.seconds)
     console.print(
-        f"overhead at saturation: {single:.0%} with one image a request, {batched:.0%} with "
-        f"{options.batch} (at most {MOST_OVERHEAD:.0%}); when idle {idle:.1f} ms in the median "
-        f"(at most {MOST_IDLE_MS:g} ms)"
+        f"overhead at saturation: {batched:.0%} with {options.batch} images a request (at most "
+        f"{MOST_OVERHEAD:.0%}), {single:.0%} with one; when idle {idle:.1f} ms in the median (at "
+        f"most {MOST_IDLE_MS:g} ms)\n"
+        f"of that, HTTP and an empty Serve application: {max(0.0, 1 - most):.0%} with one image a "
+        f"request if all {cores} cores were busy all the time, {empty:.1f} ms when idle; the load "
+        f"generator took {client:.2f} of {cores} cores"
     )
     # Like with like: many images a call on both sides. What one image a request costs beyond that
     # is HTTP itself, and is shown.
