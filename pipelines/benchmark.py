@@ -13,6 +13,10 @@ same images and prints the ratio of their times and the largest difference of th
 
 `bank` has simulated labelers merge at that rate into the real bank server. They share this machine
 with it: look at the server's CPU time for a merge rather than at the rate reached.
+
+    python pipelines/benchmark.py startup
+
+`startup` starts `label_stream.py` and prints when each part of it was there, up to the first label.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mint_stream.adapter import MintAdapter
-from mint_stream.benchmark import bank, serve
+from mint_stream.benchmark import bank, serve, startup
 from mint_stream.benchmark import exact as exact_benchmark
 from mint_stream.benchmark.exact import ExactOptions, Loop
 from mint_stream.clip_model import LoadedClip
@@ -76,6 +80,7 @@ def exact(options: ExactOptions, console: Console) -> bool:
 BENCHMARKS: dict[str, tuple[Any, Callable[[Any, Console], bool | None]]] = {
     "exact": (ExactOptions, exact),
     "serve": (serve.ServeOptions, serve.compare),
+    "startup": (startup.StartupOptions, startup.measure),
     "bank": (bank.BankLoad, bank.print_figures),
 }
 
