@@ -14,6 +14,14 @@ same images and prints the ratio of their times and the largest difference of th
 `bank` has simulated labelers merge at that rate into the real bank server. They share this machine
 with it: look at the server's CPU time for a merge rather than at the rate reached.
 
+    python pipelines/benchmark.py pipeline --input FOLDER --preset paper
+
+`pipeline` runs the whole pipeline on Ray, and a bare loop over the same frames in this process.
+
+    python pipelines/benchmark.py memory --frames 200000
+
+`memory` runs the pipeline over many small frames and watches the sizes of driver and labelers.
+
     python pipelines/benchmark.py startup
 
 `startup` starts `label_stream.py` and prints when each part of it was there, up to the first label.
@@ -31,7 +39,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mint_stream.adapter import MintAdapter
-from mint_stream.benchmark import bank, serve, startup
+from mint_stream.benchmark import bank, memory, pipeline, serve, startup
 from mint_stream.benchmark import exact as exact_benchmark
 from mint_stream.benchmark.exact import ExactOptions, Loop
 from mint_stream.clip_model import LoadedClip
@@ -80,8 +88,10 @@ def exact(options: ExactOptions, console: Console) -> bool:
 BENCHMARKS: dict[str, tuple[Any, Callable[[Any, Console], bool | None]]] = {
     "exact": (ExactOptions, exact),
     "serve": (serve.ServeOptions, serve.compare),
-    "startup": (startup.StartupOptions, startup.measure),
     "bank": (bank.BankLoad, bank.print_figures),
+    "pipeline": (pipeline.PipelineOptions, pipeline.compare),
+    "memory": (memory.MemoryOptions, memory.measure),
+    "startup": (startup.StartupOptions, startup.measure),
 }
 
 
