@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,7 +55,7 @@ def test_every_third_unit_is_labelled_and_later_the_others(local: Place) -> None
     config = local.config()
     run_preset(config, every=3)
     wanted = [n for n in ids if int(n[-10:-4]) % 14 // 4 in (0, 3)]
-    check_frames(Output.read(config.output), wanted)
+    assert Counter(Output.read(config.output).frames) == Counter(wanted)
     told = list[int]()
     run_preset(config, told.append)
     assert sum(told) == 28
