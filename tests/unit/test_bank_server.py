@@ -93,6 +93,9 @@ def test_a_checkpoint_that_fails_is_said_and_labelling_goes_on(store, caplog):
         client = BankClient(server)
         server.committed("u1", label(client, "u1", store))
         assert store.refused.wait(20)
+        # When it is tried again the first failure has been said.
+        store.refused.clear()
+        assert store.refused.wait(20)
         server.committed("u2", label(client, "u2", store))
     assert "the store is full" in (server.status().checkpoint_error or "")
     assert "will be tried again" in caplog.text
