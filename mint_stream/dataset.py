@@ -20,6 +20,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from mint_stream.bank_actor import RemoteBank
 from mint_stream.bank_client import BankClient
+from mint_stream.bank_server import BankConfig, bank_config
 from mint_stream.config import RunConfig
 from mint_stream.flow import LABELLED_ROW
 from mint_stream.labeler import LabelerConfig, MintLabeler
@@ -155,6 +156,20 @@ def _follow_config(config: RunConfig, prepared: Prepared) -> FollowConfig | None
         unit_size=prepared.unit_size,
         poll_s=config.poll_s,
         known=frozenset(shard.id for shard in prepared.shards),
+    )
+
+
+def run_bank(config: RunConfig, prepared: Prepared) -> BankConfig:
+    """The bank of this run, for its bank server."""
+    return bank_config(
+        config.method,
+        store=prepared.store,
+        width=prepared.width,
+        model_hash=prepared.model_hash,
+        scope=config.bank_scope,
+        seed=config.seed,
+        checkpoint_every_s=config.checkpoint_every_s,
+        in_order=config.num_labelers == 1,
     )
 
 

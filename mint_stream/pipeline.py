@@ -18,12 +18,11 @@ from typing import Any
 import ray
 
 from mint_stream.bank_actor import RemoteBank, start_bank_server
-from mint_stream.bank_server import bank_config
 from mint_stream.checkpoint import RestoreError
 from mint_stream.committed import load_done, settled_frames
 from mint_stream.config import ConfigError, RunConfig
 from mint_stream.console import stop_on_signals
-from mint_stream.dataset import labelled_units
+from mint_stream.dataset import labelled_units, run_bank
 from mint_stream.lease import Lease
 from mint_stream.ledger import BankError
 from mint_stream.logs import ray_formats
@@ -205,17 +204,7 @@ class Run:
         return seq
 
     def _start_bank(self) -> RemoteBank:
-        config, prepared = self.config, self.prepared
-        bank = bank_config(
-            config.method,
-            store=prepared.store,
-            width=prepared.width,
-            model_hash=prepared.model_hash,
-            scope=config.bank_scope,
-            seed=config.seed,
-            checkpoint_every_s=config.checkpoint_every_s,
-            in_order=config.num_labelers == 1,
-        )
+        bank = run_bank(self.config, self.prepared)
         # A name of its own: several runs may share a cluster.
         name = f"bank-{secrets.token_hex(4)}"
         return start_bank_server(bank, namespace=NAMESPACE, name=name, origin=self.origin)

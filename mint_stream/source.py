@@ -43,6 +43,19 @@ class Control(Protocol):
     def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int: ...
 
 
+class Undisturbed:
+    """The `Control` of a loop in one process, which nobody asks to stop."""
+
+    def stopping(self) -> bool:
+        return False
+
+    def handed_out(self) -> list[dict[str, Any]]:
+        return []
+
+    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
+        return start + len(shards)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
     """How shards are read; small, and the same for every read task."""

@@ -16,23 +16,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import ray
 from rich.console import Console
 from rich.table import Table
 
 from mint_stream.bank_client import BankClient
-from mint_stream.bank_server import BankServer, bank_config
+from mint_stream.bank_server import BankServer
 from mint_stream.clip_model import BUNDLED, pick_device
 from mint_stream.config import ConfigError, Dtype, ModelConfig, RunConfig, preset
-from mint_stream.dataset import labeler_config, read_config
+from mint_stream.dataset import labeler_config, read_config, run_bank
 from mint_stream.flow import SHARD_ROW, row, rows
 from mint_stream.labeler import MintLabeler
 from mint_stream.pipeline import Tally, prepare_run, start_ray
 from mint_stream.preflight import prepare
 from mint_stream.shards import count_frames, discover
-from mint_stream.source import plan, read_units
+from mint_stream.source import Undisturbed, plan, read_units
 from mint_stream.summary import BESIDE, bottleneck
 from mint_stream.units import Done
 
@@ -131,42 +130,20 @@ def _repeated(options: PipelineOptions, folder: Path) -> Path:
     return folder
 
 
-class _Undisturbed:
-    """Nobody asks the loop to stop."""
-
-    def stopping(self) -> bool:
-        return False
-
-    def handed_out(self) -> list[dict[str, Any]]:
-        return []
-
-    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
-        return start + len(shards)
-
-
 def _bare(config: RunConfig, options: PipelineOptions) -> Pace:
     """One unit after the other, in this process."""
     prepared = prepare(config)
     gpus = float(pick_device(config.model.device).type == "cuda")
     client = None
     if config.method.adapts:
-        bank = bank_config(
-            config.method,
-            store=prepared.store,
-            width=prepared.width,
-            model_hash=prepared.model_hash,
-            scope=config.bank_scope,
-            seed=config.seed,
-            checkpoint_every_s=config.checkpoint_every_s,
-        )
-        client = BankClient(BankServer(bank))
+        client = BankClient(BankServer(run_bank(config, prepared)))
     labeler = MintLabeler(labeler_config(config, prepared, gpus), client)
     reading = read_config(config, prepared)
     frames, started, stages = 0, 0.0, Counter[str]()
     units = (
         unit
         for shard in plan(prepared.shards, Done(config.unit_size), count_frames, config.limit)
-        for unit in read_units(row(SHARD_ROW, shard), reading, _Undisturbed())
+        for unit in read_units(row(SHARD_ROW, shard), reading, Undisturbed())
     )
     for number, unit in enumerate(units, 1):
         for labelled in rows(labeler(unit)):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from mint_stream.bank_client import BankClient
-from mint_stream.bank_server import BankServer, bank_config
+from mint_stream.bank_server import BankServer
 from mint_stream.clip_model import pick_device
 from mint_stream.committed import load_done
 from mint_stream.config import RunConfig
-from mint_stream.dataset import labeler_config, read_config
+from mint_stream.dataset import labeler_config, read_config, run_bank
 from mint_stream.evaluation.costs import COSTS
 from mint_stream.flow import SHARD_ROW, row, rows
 from mint_stream.labeler import MintLabeler
@@ -26,21 +26,8 @@ from mint_stream.lease import Lease
 from mint_stream.preflight import Prepared, prepare
 from mint_stream.shards import count_frames
 from mint_stream.sink import commit_units
-from mint_stream.source import plan, read_units
+from mint_stream.source import Undisturbed, plan, read_units
 from mint_stream.units import unit_start
-
-
-class _Undisturbed:
-    """Nobody asks this process to stop: it is simply ended, and started again."""
-
-    def stopping(self) -> bool:
-        return False
-
-    def handed_out(self) -> list[dict[str, Any]]:
-        return []
-
-    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
-        return start + len(shards)
 
 
 def run_preset(
@@ -81,7 +68,7 @@ def _label(
     try:
         with (Path(config.output) / COSTS).open("a") as costs:
             for shard in left:
-                for unit in read_units(row(SHARD_ROW, shard), reading, _Undisturbed()):
+                for unit in read_units(row(SHARD_ROW, shard), reading, Undisturbed()):
                     if unit_start(unit["unit"][0].as_py()) // prepared.unit_size % every:
                         continue
                     started = time.perf_counter()
@@ -103,17 +90,6 @@ def _cost(labelled: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def _bank_server(config: RunConfig, prepared: Prepared) -> BankServer:
-    server = BankServer(
-        bank_config(
-            config.method,
-            store=prepared.store,
-            width=prepared.width,
-            model_hash=prepared.model_hash,
-            scope=config.bank_scope,
-            seed=config.seed,
-            checkpoint_every_s=config.checkpoint_every_s,
-            in_order=True,
-        )
-    )
+    server = BankServer(run_bank(config, prepared))
     server.start_clock()
     return server

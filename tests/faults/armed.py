@@ -14,6 +14,7 @@ from stages import KillingBank, KillingControl, KillingStore, killing_read_units
 from mint_stream import dataset, pipeline
 from mint_stream.bank_actor import start_bank_server
 from mint_stream.config import RunConfig
+from mint_stream.dataset import run_bank
 from mint_stream.run_control import RunControl
 from mint_stream.summary import RunSummary
 
@@ -25,8 +26,7 @@ def execute(config: RunConfig, plan: Plan) -> RunSummary:
         patch.setattr(pipeline, "start_bank_server", functools.partial(_start_bank, plan))
         patch.setattr(pipeline, "start_run_control", functools.partial(_start_control, plan))
         # Checkpoints go on soon after a restart: on one machine no commit is under way for long.
-        bank_config = functools.partial(pipeline.bank_config, settle_s=1.0)
-        patch.setattr(pipeline, "bank_config", bank_config)
+        patch.setattr(pipeline, "run_bank", lambda *run: replace(run_bank(*run), settle_s=1.0))
         run = pipeline.prepare_run(config)
         store = run.prepared.store
         run.prepared = replace(run.prepared, store=KillingStore(store.url, store.retry, plan))
