@@ -24,9 +24,9 @@ from mint_stream.bank import Retrieval, assemble, retrieval_counts, retrieve
 from mint_stream.clip_model import BUNDLED, LoadedClip, load_clip
 from mint_stream.config import PRESETS, Dtype, MethodConfig, ModelConfig
 from mint_stream.config import preset as find_preset
-from mint_stream.domains import ClassSpace, DomainBank, adapted_logits
+from mint_stream.domains import ClassSpace, DomainBank, answer
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks
-from mint_stream.guard import ADAPTING, LEARNING
+from mint_stream.guard import ADAPTING
 from mint_stream.losses import entropy, marginal_entropy, most_confident, votes
 from mint_stream.prediction import Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
@@ -120,13 +120,15 @@ class MintAdapter:
             prompt_rows=method.prompt_rows,
             seed=method.bank_seed(seed),
         )
-        self.space = ClassSpace(
-            projection_DE=_array(clip.model.visual.proj),
-            text_CE=_array(self.source_text_CE),
-            scale=float(self.logit_scale),
-        )
-        self.domains = self.domain_bank(*bank_state.effective(start), start.usage_K)
-        self.load_bank(*bank_state.effective(start), start.usage_K)
+        if method.algorithm == "domains":
+            self.space = ClassSpace(
+                projection_DE=_array(clip.model.visual.proj),
+                text_CE=_array(self.source_text_CE),
+                scale=float(self.logit_scale),
+            )
+            self.domains = self.domain_bank(*bank_state.effective(start), start.usage_K)
+        else:
+            self.load_bank(*bank_state.effective(start), start.usage_K)
         self.reset()
 
     @classmethod
@@ -232,34 +234,16 @@ class MintAdapter:
         source_BC: the frozen model's logits, which stand where the verdict is not `ADAPTING`.
         Without `learn` the banks are only read, and each frame stands for itself.
         """
-        logits_BC = _array(source_BC)
-        activation_BD = _array(self.encoder.activation(seen.query_VQD[:, -1]))
-        query_BD, answers_B = _array(seen.query_VQD[:, 0]), logits_BC.argmax(-1)
-        finite_B = np.isfinite(activation_BD).all(-1)
-        verdicts = [LEARNING] * len(banks)
-        groups: dict[tuple[int, str | int | None], list[int]] = {}
-        for i, (bank, camera) in enumerate(zip(banks, cameras, strict=True)):
-            if finite_B[i] and bank is not None:
-                groups.setdefault((id(bank), camera if learn else i), []).append(i)
-        for rows in groups.values():
-            bank = banks[rows[0]]
-            assert bank is not None
-            entry = (
-                bank.observe(query_BD[rows], activation_BD[rows], answers_B[rows], self.space)
-                if learn
-                else bank.nearest(query_BD[rows])
-            )
-            verdict = LEARNING if entry is None else bank.verdict(entry, len(self.labels))
-            if entry is not None and verdict == ADAPTING:
-                logits_BC[rows] = adapted_logits(
-                    logits_BC[rows],
-                    activation_BD[rows],
-                    bank.shift(entry),
-                    self.space,
-                    self.method.frozen_share,
-                )
-            for i in rows:
-                verdicts[i] = verdict
+        logits_BC, verdicts = answer(
+            _array(source_BC),
+            _array(seen.query_VQD[:, 0]),
+            _array(self.encoder.activation(seen.query_VQD[:, -1])),
+            banks,
+            # A frame that is only read stands for itself.
+            cameras if learn else range(len(banks)),
+            self.space,
+            learn=learn,
+        )
         return torch.from_numpy(logits_BC).float(), verdicts
 
     def domain_bank(

@@ -20,6 +20,7 @@ Shapes: B frames, D width, E dimension of the joint space, C classes, K entries.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -224,6 +225,53 @@ class DomainBank:
     def _means(self, entries_X: NDArray[Any]) -> Array:
         means: Array = self.keys_KD[entries_X] / self.sums_KS[entries_X, Sums.KEY_FRAMES, None]
         return means
+
+
+def answer(
+    frozen_BC: Array,
+    query_BD: Array,
+    activation_BD: Array,
+    banks: Sequence[DomainBank | None],
+    cameras: Sequence[Hashable],
+    space: ClassSpace,
+    *,
+    learn: bool,
+) -> tuple[Array, list[str]]:
+    """Logits of B frames by the banks of their domains (B, C), and what the guard said of each.
+
+    The frozen logits stand where the guard does not say `ADAPTING`, where there is no bank, and
+    for frames whose activation is not finite. Frames of one bank and one camera are taken together,
+    in the order of time; with `learn` the bank takes them in first.
+    """
+    logits_BC, verdicts = frozen_BC.copy(), [guard.LEARNING] * len(banks)
+    finite_B = np.isfinite(activation_BD.sum(-1))
+    together: dict[tuple[int, Hashable], list[int]] = {}
+    for i, (bank, camera) in enumerate(zip(banks, cameras, strict=True)):
+        if bank is not None and finite_B[i]:
+            together.setdefault((id(bank), camera), []).append(i)
+    for rows in together.values():
+        bank = banks[rows[0]]
+        assert bank is not None
+        query_XD, activation_XD = query_BD[rows], activation_BD[rows]
+        entry = (
+            bank.observe(query_XD, activation_XD, frozen_BC[rows].argmax(-1), space)
+            if learn
+            else bank.nearest(query_XD)
+        )
+        if entry is None:
+            continue
+        verdict = bank.verdict(entry, frozen_BC.shape[1])
+        if verdict == guard.ADAPTING:
+            logits_BC[rows] = adapted_logits(
+                frozen_BC[rows],
+                activation_XD,
+                bank.shift(entry),
+                space,
+                bank.method.frozen_share,
+            )
+        for i in rows:
+            verdicts[i] = verdict
+    return logits_BC, verdicts
 
 
 def adapted_logits(

@@ -9,7 +9,7 @@ import pytest
 
 from mint_stream import bank_state, guard
 from mint_stream.config import PRESETS, MethodConfig
-from mint_stream.domains import ClassSpace, DomainBank, adapted_logits
+from mint_stream.domains import ClassSpace, DomainBank, adapted_logits, answer
 
 REALTIME = PRESETS["realtime"]
 WIDTH, CLASSES, UNIT = 24, 5, 16
@@ -189,3 +189,66 @@ def test_adapted_answers_are_not_surer_than_they_are_right(world: World) -> None
     sure = np.exp(logits - logits.max(-1, keepdims=True))
     sure = (sure / sure.sum(-1, keepdims=True)).max(-1).mean()
     assert sure < (logits.argmax(-1) == truth).mean() + 0.1
+
+
+def answered(
+    world: World, bank: DomainBank | None, domain: int, cameras: list[object], learn: bool = True
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Frozen logits, logits and verdicts of a unit."""
+    query, activation, _ = world.mixed(domain)
+    feature = activation / np.linalg.norm(activation, axis=-1, keepdims=True)
+    frozen = world.space.scale * feature @ world.space.text_CE.T
+    banks = [bank] * len(query)
+    return frozen, *answer(frozen, query, activation, banks, cameras, world.space, learn=learn)
+
+
+def test_frozen_logits_stand_until_the_guard_says_otherwise(world: World) -> None:
+    bank, said = empty(), []
+    for _ in range(12):
+        frozen, logits, verdicts = answered(world, bank, 0, ["north"] * UNIT)
+        assert len(set(verdicts)) == 1
+        said.append(verdicts[0])
+        assert (logits == frozen).all() == (verdicts[0] != guard.ADAPTING)
+    assert said[0] == guard.LEARNING
+    assert said[-1] == guard.ADAPTING
+
+
+def test_each_camera_s_frames_are_taken_together(world: World) -> None:
+    bank = empty()
+    feed(bank, world, 0, units=6)
+    query = np.concatenate([world.mixed(0)[0][:8], world.mixed(2)[0][:8]])
+    order = world.rng.permutation(UNIT)  # as a shard has them: mixed
+    cameras = np.array(["north"] * 8 + ["south"] * 8)[order]
+    frozen = np.zeros((UNIT, CLASSES))
+    activation = world.rng.normal(size=(UNIT, WIDTH))
+    answer(frozen, query[order], activation, [bank] * UNIT, list(cameras), world.space, learn=True)
+    assert sorted(bank.usage_K[bank.usage_K > 0]) == [8, 6 * UNIT + 8]
+
+
+def test_a_bank_that_is_only_read_stays_as_it_is(world: World) -> None:
+    bank = empty()
+    feed(bank, world, 0, units=10)
+    feed(bank, world, 1, units=10)
+    before = [array.copy() for array in bank.arrays()]
+    frozen, logits, verdicts = answered(world, bank, 1, list(range(UNIT)), learn=False)
+    assert set(verdicts) == {guard.ADAPTING}
+    assert (logits != frozen).all()
+    for array, kept in zip(bank.arrays(), before, strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
+def test_without_a_bank_and_with_broken_numbers_the_frozen_answer_stands(world: World) -> None:
+    frozen, logits, verdicts = answered(world, None, 1, [None] * UNIT, learn=False)
+    assert (logits == frozen).all()
+    assert set(verdicts) == {guard.LEARNING}
+    bank = empty()
+    feed(bank, world, 0, units=12)
+    query, activation, _ = world.mixed(0)
+    activation[3] = np.nan
+    logits, verdicts = answer(
+        frozen, query, activation, [bank] * UNIT, [None] * UNIT, world.space, learn=True
+    )
+    assert np.isfinite(bank.totals_KD).all()
+    assert verdicts[3] == guard.LEARNING
+    assert verdicts[4] == guard.ADAPTING
+    assert (logits[3] == frozen[3]).all()
