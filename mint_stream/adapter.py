@@ -26,7 +26,7 @@ from mint_stream.config import PRESETS, Dtype, MethodConfig, ModelConfig
 from mint_stream.config import preset as find_preset
 from mint_stream.domains import ClassSpace, DomainBank, answer
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks
-from mint_stream.guard import ADAPTING
+from mint_stream.guard import ADAPTING, NO_GUARD
 from mint_stream.losses import entropy, marginal_entropy, most_confident, votes
 from mint_stream.prediction import Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
@@ -87,6 +87,7 @@ class MintAdapter:
             the learned context starts from the words in front of the first one's `{}`. A preset
             with templates of its own uses those.
         seed: of the views and of the bank's start.
+        shadow: the frozen answer stands; what adapting would say is given beside it.
     """
 
     def __init__(
@@ -97,8 +98,9 @@ class MintAdapter:
         *,
         templates: Sequence[str] = (),
         seed: int = 0,
+        shadow: bool = False,
     ) -> None:
-        self.clip, self.method, self.seed = clip, method, seed
+        self.clip, self.method, self.seed, self.shadow = clip, method, seed, shadow
         self.labels = [names[0] for names in phrases]
         templates = method.templates or templates or (f"{method.context} {{}}.",)
         prompts = [
@@ -173,7 +175,7 @@ class MintAdapter:
         seen = self.look(views_VCHW)
         source_C = self.logits(seen.source_VE[:1], self.source_text_CE)[0].softmax(-1)
         if not self.method.adapts:
-            return self._prediction(source_C, source_C, top_k, adapted=False, views=1)
+            return self._prediction(source_C, None, top_k, views=1)
         before = self.bank
         self.reset()
         if self.method.algorithm == "zero":
@@ -188,14 +190,14 @@ class MintAdapter:
         finite = all(torch.stack([torch.isfinite(t).all() for t in numbers]).tolist())
         if not finite:
             self.bank = before
-            adapted_C = source_C
-        return self._prediction(adapted_C, source_C, top_k, finite, views=len(views_VCHW))
+        answer_C = adapted_C if finite else None
+        return self._prediction(source_C, answer_C, top_k, views=len(views_VCHW))
 
     def label_frozen(self, images_B3HW: Tensor, top_k: int = 5) -> list[Prediction]:
         """The frozen model's answers for B normalised images, in one pass."""
         seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE).softmax(-1)
-        return [self._prediction(p, p, top_k, adapted=False, views=1) for p in source_BC]
+        return [self._prediction(source_C, None, top_k, views=1) for source_C in source_BC]
 
     @torch.no_grad()
     def label_stream(
@@ -214,10 +216,13 @@ class MintAdapter:
         source_BC = self.logits(seen.source_VE, self.source_text_CE)
         with self.stopwatch("domains"):
             logits_BC, verdicts = self.domain_logits(seen, source_BC, banks, cameras, learn=True)
-        p_BC, source_BC = logits_BC.softmax(-1), source_BC.cpu().softmax(-1)
+        p_BC, source_BC = logits_BC.softmax(-1), source_BC.float().cpu().softmax(-1)
+        finite_B = p_BC.isfinite().all(-1).tolist()
         return [
-            self._prediction(p_C, source_C, top_k, verdict == ADAPTING, views=1, guard=verdict)
-            for p_C, source_C, verdict in zip(p_BC, source_BC, verdicts, strict=True)
+            self._prediction(source_C, p_C if finite else None, top_k, views=1, guard=verdict)
+            for p_C, finite, source_C, verdict in zip(
+                p_BC, finite_B, source_BC, verdicts, strict=True
+            )
         ]
 
     def domain_logits(
@@ -229,17 +234,16 @@ class MintAdapter:
         *,
         learn: bool,
     ) -> tuple[Tensor, list[str]]:
-        """Logits of B frames by the banks of their domains (B, C), on the CPU, and the verdicts.
+        """`domains.answer` for tensors: logits (B, C) on the CPU, and the verdicts.
 
-        source_BC: the frozen model's logits, which stand where the verdict is not `ADAPTING`.
-        Without `learn` the banks are only read, and each frame stands for itself.
+        source_BC: the frozen model's logits. Without `learn` the banks are only read, and each
+        frame stands for itself.
         """
         logits_BC, verdicts = answer(
             _array(source_BC),
             _array(seen.query_VQD[:, 0]),
             _array(self.encoder.activation(seen.query_VQD[:, -1])),
             banks,
-            # A frame that is only read stands for itself.
             cameras if learn else range(len(banks)),
             self.space,
             learn=learn,
@@ -380,16 +384,19 @@ class MintAdapter:
 
     def _prediction(
         self,
-        p_C: Tensor,
         source_C: Tensor,
+        adapted_C: Tensor | None,
         top_k: int,
-        adapted: bool,
         views: int,
-        guard: str = "off",
+        guard: str = NO_GUARD,
     ) -> Prediction:
+        """The answer that stands, with both beside it. adapted_C is None where there is none."""
+        stands = adapted_C is not None and guard in (ADAPTING, NO_GUARD) and not self.shadow
+        p_C = adapted_C if adapted_C is not None and stands else source_C
         scores, indices = p_C.topk(min(top_k, len(self.labels)))
         best = list(zip((self.labels[i] for i in indices.tolist()), scores.tolist(), strict=True))
-        source_score, source_index = source_C.max(-1)
+        source_label, source_confidence = self._best(source_C)
+        adapted = (None, None) if adapted_C is None else self._best(adapted_C)
         prompted = self.method.adapts and self.method.algorithm == "mint"
         trained = self.method.steps * self.method.confident_views if prompted else 0
         return Prediction(
@@ -397,15 +404,21 @@ class MintAdapter:
             confidence=best[0][1],
             entropy=float(entropy(p_C.clamp_min(1e-38).log()[None])),
             topk=tuple(best),
-            source_label=self.labels[int(source_index)],
-            source_confidence=float(source_score),
-            adapted=adapted,
+            source_label=source_label,
+            source_confidence=source_confidence,
+            adapted=stands,
+            adapted_label=adapted[0],
+            adapted_confidence=adapted[1],
             cost=Cost(
                 forwards=2 * views + 1 + trained if prompted else views,
                 backwards=trained,
             ),
             guard=guard,
         )
+
+    def _best(self, p_C: Tensor) -> tuple[str, float]:
+        score, index = p_C.max(-1)
+        return self.labels[int(index)], float(score)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -139,7 +139,9 @@ class BankReader:
         answer_BC, verdicts = self.adapter.domain_logits(
             seen, logits_BC, of_frames, scopes, learn=False
         )
-        return answer_BC.softmax(-1), [verdict == ADAPTING for verdict in verdicts]
+        adapting = [verdict == ADAPTING for verdict in verdicts]
+        stands_B1 = torch.tensor(adapting)[:, None]
+        return torch.where(stands_B1, answer_BC, logits_BC.float().cpu()).softmax(-1), adapting
 
     def _with_banks(
         self,

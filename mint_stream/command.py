@@ -54,6 +54,9 @@ class Options:
     """Precision of the encoder. auto: bfloat16 where the hardware computes in it."""
     bank_scope: Literal["shared", "camera"] = "shared"
     """One bank for all cameras, or one for each."""
+    adapt: Literal["on", "shadow", "off"] = "on"
+    """shadow: the bank learns, but the frozen answer stands and the adapted one is recorded beside
+    it. off: frozen answers, and the bank stays as it is. May change from run to run."""
     limit: int | None = None
     """Label only the first frames of the input, counted over all runs into this output."""
     seed: int = 0
@@ -94,6 +97,7 @@ class Options:
             method=preset(self.preset),
             num_labelers=self.num_labelers,
             bank_scope=self.bank_scope,
+            adapt=self.adapt,
             unit_size=self.unit_size,
             limit=self.limit,
             seed=self.seed,

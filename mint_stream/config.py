@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 BankScope = Literal["shared", "camera"]
+Adapt = Literal["on", "shadow", "off"]
 Algorithm = Literal["mint", "domains", "tpt", "zero"]
 
 BUNDLED = str(Path(__file__).parent / "demo" / "clip")
@@ -189,6 +190,9 @@ class RunConfig:
     method: MethodConfig = PRESETS["paper"]
     num_labelers: int = 1
     bank_scope: BankScope = "shared"
+    adapt: Adapt = "on"
+    """`shadow`: the bank learns, the frozen answer stands and the adapted one is recorded beside
+    it. `off`: no bank, the frozen answer alone."""
     unit_size: int = 16
     """Frames in a unit: what is read, labelled, merged, committed and retried as a whole."""
     limit: int | None = None
@@ -225,6 +229,11 @@ class RunConfig:
             self.limit,
             "left out with --follow, which ends only when it is stopped",
         )
+
+    @property
+    def keeps_bank(self) -> bool:
+        """Whether this run teaches a bank."""
+        return self.method.adapts and self.adapt != "off"
 
 
 def as_dict(config: Any) -> dict[str, Any]:

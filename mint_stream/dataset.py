@@ -196,6 +196,7 @@ def labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> Labele
         classes_hash=prepared.classes.hash,
         bank_scope=config.bank_scope,
         seed=config.seed,
+        shadow=config.adapt == "shadow",
         top_k=config.top_k,
         labelers=config.num_labelers,
         threads=None if gpus else _threads(config.num_labelers),

@@ -237,13 +237,13 @@ def answer(
     *,
     learn: bool,
 ) -> tuple[Array, list[str]]:
-    """Logits of B frames by the banks of their domains (B, C), and what the guard said of each.
+    """Logits of B frames by the banks of their domains (B, C), and what the guard says of each.
 
-    The frozen logits stand where the guard does not say `ADAPTING`, where there is no bank, and
-    for frames whose activation is not finite. Frames of one bank and one camera are taken together,
-    in the order of time; with `learn` the bank takes them in first.
+    NaN where there is no answer: no bank, an empty one, or an activation that is not finite. Only
+    where the guard says `ADAPTING` should the answer stand. Frames of one bank and one camera are
+    taken together, in the order of time; with `learn` the bank takes them in first.
     """
-    logits_BC, verdicts = frozen_BC.copy(), [guard.LEARNING] * len(banks)
+    logits_BC, verdicts = np.full_like(frozen_BC, np.nan), [guard.LEARNING] * len(banks)
     finite_B = np.isfinite(activation_BD.sum(-1))
     together: dict[tuple[int, Hashable], list[int]] = {}
     for i, (bank, camera) in enumerate(zip(banks, cameras, strict=True)):
@@ -260,15 +260,10 @@ def answer(
         )
         if entry is None:
             continue
+        share = bank.method.frozen_share
+        shift_D = bank.shift(entry)
+        logits_BC[rows] = adapted_logits(frozen_BC[rows], activation_XD, shift_D, space, share)
         verdict = bank.verdict(entry, frozen_BC.shape[1])
-        if verdict == guard.ADAPTING:
-            logits_BC[rows] = adapted_logits(
-                frozen_BC[rows],
-                activation_XD,
-                bank.shift(entry),
-                space,
-                bank.method.frozen_share,
-            )
         for i in rows:
             verdicts[i] = verdict
     return logits_BC, verdicts

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 
 ADAPTING = "adapting"
 LEARNING = "learning"
+NO_GUARD = "off"
+"""In place of a verdict, where no guard watches."""
 
 FRAMES_FOR_DOMAIN = 16.0
 FRAMES_FOR_STREAM = 128.0

@@ -49,6 +49,8 @@ class LabelerConfig:
     classes_hash: str
     bank_scope: BankScope = "shared"
     seed: int = 0
+    shadow: bool = False
+    """The frozen answer stands, and the adapted one is recorded beside it."""
     top_k: int = 5
     labelers: int = 1
     """How many share the bank."""
@@ -69,6 +71,7 @@ class MintLabeler:
             config.method,
             templates=config.templates,
             seed=config.seed,
+            shadow=config.shadow,
         )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -230,6 +233,8 @@ class MintLabeler:
                 "source_label": prediction.source_label,
                 "source_confidence": prediction.source_confidence,
                 "adapted": prediction.adapted,
+                "adapted_label": prediction.adapted_label,
+                "adapted_confidence": prediction.adapted_confidence,
                 "guard": prediction.guard,
                 "bank_scope": scope,
                 "bank_seq": seq,

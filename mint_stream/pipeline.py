@@ -180,7 +180,7 @@ class Run:
         metrics = RunMetrics(self.config.output, follow=self.config.follow)
         metrics.start()
         self._control = start_run_control()
-        bank = self._start_bank() if self.config.method.adapts else None
+        bank = self._start_bank() if self.config.keeps_bank else None
         signals = stop_on_signals(self.stop) if self.handle_signals else nullcontext()
         seq = None
         try:

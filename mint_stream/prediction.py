@@ -28,6 +28,9 @@ class Prediction:
     source_confidence: float
     adapted: bool
     """Whether this is the adapted answer; the frozen one stands where adapting went wrong."""
+    adapted_label: str | None = None
+    """The adapted answer, whether or not it stands; None where there is none."""
+    adapted_confidence: float | None = None
     cost: Cost
     guard: str = "off"
     """What the guard said (`guard.verdict`); `off` where none watches."""

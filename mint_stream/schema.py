@@ -40,6 +40,8 @@ LABELS = _schema(
     ("source_label", pa.string(), "the frozen model's answer"),
     ("source_confidence", pa.float32(), "probability of `source_label` under the frozen model"),
     ("adapted", pa.bool_(), "whether the adapted answer stands (else the frozen one)"),
+    ("adapted_label", pa.string(), "the adapted answer, whether or not it stands; null without"),
+    ("adapted_confidence", pa.float32(), "probability of `adapted_label`, where there is one"),
     (
         "guard",
         pa.string(),

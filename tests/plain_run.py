@@ -5,20 +5,15 @@ from __future__ import annotations
 import pyarrow as pa
 
 from mint_stream.bank_client import BankClient
-from mint_stream.bank_server import BankServer, bank_config
+from mint_stream.bank_server import BankServer
 from mint_stream.committed import load_done
 from mint_stream.config import RunConfig
-from mint_stream.dataset import labeler_config, read_config
+from mint_stream.dataset import labeler_config, read_config, run_bank
 from mint_stream.flow import SHARD_ROW, row
 from mint_stream.labeler import MintLabeler
 from mint_stream.pipeline import prepare_run
 from mint_stream.sink import commit_units
-from mint_stream.source import read_units
-
-
-class _NeverStops:
-    def stopping(self) -> bool:
-        return False
+from mint_stream.source import Undisturbed, read_units
 
 
 def run_plainly(config: RunConfig, *, checkpoint_every: int = 0) -> int:
@@ -28,25 +23,13 @@ def run_plainly(config: RunConfig, *, checkpoint_every: int = 0) -> int:
     """
     run = prepare_run(config)
     prepared, store = run.prepared, run.prepared.store
-    server = None
-    if config.method.adapts:
-        server = BankServer(
-            bank_config(
-                config.method,
-                store=store,
-                width=prepared.width,
-                model_hash=prepared.model_hash,
-                scope=config.bank_scope,
-                seed=config.seed,
-                in_order=True,
-            )
-        )
+    server = BankServer(run_bank(config, prepared)) if config.keeps_bank else None
     client = None if server is None else BankClient(server)
     labeler = MintLabeler(labeler_config(config, prepared, 0), client)
     units = 0
     for values in run._left(load_done(store, prepared.unit_size)):
         shard: pa.Table = row(SHARD_ROW, values)
-        for unit in read_units(shard, read_config(config, prepared), _NeverStops()):
+        for unit in read_units(shard, read_config(config, prepared), Undisturbed()):
             commit_units(labeler(unit), store, server)
             units += 1
             if server is not None and checkpoint_every and units % checkpoint_every == 0:

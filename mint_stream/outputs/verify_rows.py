@@ -30,6 +30,7 @@ _AT_A_TIME = 256
 """Tables in memory."""
 _FRAMES_KEY = b"mint.frames"
 _ANEW = f"{BRING_BACK}, or delete it and {AGAIN}: its frames are labelled anew"
+_ANSWERS = ("label", "source_label")
 _PINNED = {"model": "model_hash", "classes": "classes_hash"}
 """Columns of the labels, and what in `run.json` they must agree with."""
 
@@ -47,7 +48,7 @@ class Rows:
     log_names: dict[str, str] = field(default_factory=dict)
     """For each unit its bank log object, "" for none; units that cannot be read are not in it."""
     adapted: Counter[str] = field(default_factory=Counter)
-    """Frames whose adapted answer stands, by bank scope."""
+    """Frames with an adapted answer, by bank scope."""
     guarded: bool = False
     """Whether a guard watched: then the bank may have moved for a frame whose answer it refused."""
     frames_of: dict[str, int] = field(default_factory=dict)
@@ -171,7 +172,8 @@ def _check_labels(
         if table.num_rows and not pc.all(pc.fill_null(sane, False)).as_py():
             findings.add(name, f"{column} is not in [0, 1] everywhere", _ANEW)
     rows.labels += table.num_rows
-    rows.adapted.update(table.filter(table["adapted"])["bank_scope"].to_pylist())
+    answered = table.filter(pc.is_valid(table["adapted_label"]))
+    rows.adapted.update(answered["bank_scope"].to_pylist())
     rows.guarded |= any(guard != "off" for guard in table["guard"].to_pylist())
 
 
@@ -188,8 +190,9 @@ def _check_against_settings(
                 f"{column} is {some([str(o) for o in others])} where run.json says {wanted}",
                 "the labels or run.json are of another run: bring back the right one",
             )
-    strange = sorted({*table["label"].to_pylist(), *table["source_label"].to_pylist()}, key=str)
-    strange = [str(label) for label in strange if label not in settings.classes]
+    answers = {label for column in _ANSWERS for label in table[column].to_pylist()}
+    answers.update(table["adapted_label"].drop_null().to_pylist())
+    strange = sorted(str(label) for label in answers - set(settings.classes))
     if strange:
         findings.add(name, f"has labels that are no class of run.json: {some(strange)}", _ANEW)
 
