@@ -9,6 +9,7 @@ microseconds a unit. Retries of the store and checkpoints are counted where they
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,11 @@ from mint_stream import logs
 from mint_stream.storage import Store
 
 _COMMIT_SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+_AGAIN_S = 1.0
+"""Between two times that a gauge is set; the shortest interval at which Ray exports."""
+_REJECT_STAGES = ("list", "read", "decode", "label")
+_NOTHING = 1e-300
+"""What a counter begins with: Ray refuses to add 0, and anything added to this is itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +69,16 @@ class RunMetrics:
         self._staleness = _gauge(
             "bank_staleness", "Merges of other labelers that the latest unit had not seen"
         )
+        self._gauges = (self._active, self._seq, self._staleness)
 
     def start(self) -> None:
         """The run labels from now on."""
         self._active.set(1, self._active_tags)
+        # Prometheus sees what is added to a counter that it knows; the first value is no increase.
+        self._inc(self._frames, _NOTHING)
+        self._inc(self._adapted, _NOTHING)
+        for stage in _REJECT_STAGES:
+            self._inc(self._rejects, _NOTHING, stage=stage)
 
     def add(self, unit: dict[str, Any]) -> None:
         """Count one flow.COMMITTED_ROW."""
@@ -86,6 +98,8 @@ class RunMetrics:
     def end(self) -> None:
         """The run labels no more."""
         self._active.set(0, self._active_tags)
+        for gauge in self._gauges:
+            gauge.rest()
 
     def _inc(self, counter: Counter, by: float, **tags: str) -> None:
         if by > 0:
@@ -107,9 +121,38 @@ class CheckpointMetrics:
         self._seq.set(seq, self._tags)
 
 
+class KeptGauge:
+    """A gauge that stays in view: Ray forgets a value that was not set for two export intervals."""
+
+    def __init__(self, name: str, what: str, tags: tuple[str, ...]) -> None:
+        self._gauge = Gauge(name, what, tag_keys=tags)
+        self._values: dict[tuple[tuple[str, str], ...], float] = {}
+        self._lock = threading.Lock()
+        self._resting = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"keep {name}", daemon=True)
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        """Show `value` from now on, until another one is set."""
+        with self._lock:
+            self._values[tuple(tags.items())] = value
+            self._gauge.set(value, tags)
+            if self._thread.ident is None:
+                self._thread.start()
+
+    def rest(self) -> None:
+        """Let Ray forget the values."""
+        self._resting.set()
+
+    def _keep(self) -> None:
+        while not self._resting.wait(_AGAIN_S):
+            with self._lock:
+                for tags, value in self._values.items():
+                    self._gauge.set(value, dict(tags))
+
+
 def _counter(name: str, what: str, *tags: str) -> Counter:
     return Counter(f"mint_{name}", what, tag_keys=("output", *tags))
 
 
-def _gauge(name: str, what: str, *tags: str) -> Gauge:
-    return Gauge(f"mint_{name}", what, tag_keys=("output", *tags))
+def _gauge(name: str, what: str, *tags: str) -> KeptGauge:
+    return KeptGauge(f"mint_{name}", what, ("output", *tags))

@@ -21,13 +21,16 @@ from drivers import REPOSITORY, Driver, wait_until
 from fault_proxy import FaultProxy
 from metrics_scrape import names, scrape
 from oracle import Output, check_bank, check_frames
+from prometheus_server import PrometheusServer, panel_queries
 from s3_server import S3Server, free_ports, use_environment
+from tar_files import tar
 from test_readme import commands
 
 from mint_stream.config import PRESETS
 from mint_stream.demo.feed import write_feed
 
 FRAMES = 32
+BROKEN = 6
 TRAVELLED = "in this checkout alone"
 
 
@@ -123,9 +126,20 @@ def head(checkout: Path, s3_server: S3Server, proxy: FaultProxy, tmp_path: Path)
         yield Head(checkout, driver, address, asking, f"127.0.0.1:{export}")
 
 
+@pytest.fixture
+def prometheus(head: Head, tmp_path: Path) -> Iterator[PrometheusServer | None]:
+    """Beside the head; None where it is not installed (Debian: prometheus)."""
+    if shutil.which("prometheus") is None:
+        yield None
+        return
+    with PrometheusServer(tmp_path / "prometheus", head.driver.folder / "ray") as running:
+        yield running
+
+
 def test_a_job_is_submitted_followed_stopped_and_finished(
     head: Head,
     proxy: FaultProxy,
+    prometheus: PrometheusServer | None,
     s3_server: S3Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -135,6 +149,8 @@ def test_a_job_is_submitted_followed_stopped_and_finished(
     feed = write_feed(tmp_path / "feed", frames=FRAMES, seed=3)
     for path in (*feed.shards, feed.labels):
         client.put_object(Bucket="jobs", Key=f"feed/{path.name}", Body=path.read_bytes())
+    broken = tar(*((f"{n}.jpg", b"no image") for n in range(BROKEN)))
+    client.put_object(Bucket="jobs", Key="feed/z-broken.tar", Body=broken)
     submit = command_of_the_readme(head.address)
 
     # Without a token: refused, before anything is uploaded.
@@ -172,6 +188,7 @@ def test_a_job_is_submitted_followed_stopped_and_finished(
     kept = client.list_objects_v2(Bucket="jobs", Prefix="labelled/lease")
     assert kept["KeyCount"] == 0, "the lease was not given up"
 
+    proxy.inject("slow_down", method="PUT", path="labels/", times=2)
     again = command_of_the_readme(head.address).replace(
         "ray job submit", "ray job submit --submission-id morning", 1
     )
@@ -180,11 +197,23 @@ def test_a_job_is_submitted_followed_stopped_and_finished(
     assert f"{len(first.frames)} frames are done already" in said, "its log is followed"
     output = Output.read("s3://jobs/labelled")
     check_frames(output, output.frames)
-    assert len(output.frames) == FRAMES
+    assert len(output.frames) == FRAMES + BROKEN
     check_bank(output, PRESETS["paper"], width=128)  # of the bundled CLIP
     assert s3_server.secret_key not in logs + said
     check_rights(proxy)
     wait_until(lambda: "ray_mint_frames_total" in names(scrape(head.metrics)), "its metrics")
+    if prometheus is not None:
+        check_metrics_in_view(prometheus)
+
+
+def check_metrics_in_view(prometheus: PrometheusServer) -> None:
+    """Every panel of the dashboard drew something, and the planted trouble raised its alert."""
+
+    def empty() -> list[str]:
+        return [title for title, query in panel_queries() if not prometheus.shown(query)]
+
+    wait_until(lambda: not empty(), "every panel has been drawn")
+    wait_until(lambda: "MintManyRejects" in prometheus.fired(), "the rejects are told of")
 
 
 def submitted(command: str, head: Head) -> str:

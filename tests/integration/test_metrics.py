@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from drivers import Driver, label_stream
+from drivers import Driver, label_stream, wait_until
 from fault_proxy import FaultProxy
 from metrics_scrape import names, scrape, total, watched
 from places import Place
@@ -41,6 +41,8 @@ def test_a_running_pipeline_shows_every_metric_and_logs_json(
             seen: dict[str, float] = {}
 
             def all_there() -> bool:
+                # In one look: what was set once and long ago has to be in view as well.
+                seen.clear()
                 seen.update(exported(driver))
                 return (
                     watched() <= names(seen)
@@ -107,6 +109,26 @@ def test_a_run_that_cannot_start_says_so_as_json(tmp_path: Path) -> None:
         (line,) = driver.err.splitlines()
     assert json.loads(line)["levelname"] == "ERROR"
     assert "no.txt" in json.loads(line)["message"]
+
+
+def test_a_gauge_is_told_again_until_it_may_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+
+    class Noted:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def set(self, value: float, tags: object) -> None:
+            told.append(value)
+
+    monkeypatch.setattr(metrics, "Gauge", Noted)
+    monkeypatch.setattr(metrics, "_AGAIN_S", 0.001)
+    gauge = metrics.KeptGauge("mint_of_a_test", "", ("output",))
+    gauge.set(7, {"output": "o"})
+    wait_until(lambda: told[1:] == [7] * len(told[1:]) and len(told) > 2, "it is told again")
+    gauge.set(0, {"output": "o"})
+    gauge.rest()
+    assert told[-1] == 0
 
 
 def test_counters_of_a_unit_that_lost_the_race_are_left_out(

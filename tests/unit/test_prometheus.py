@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import encoder, plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "infra" / "prometheus"
@@ -55,6 +57,29 @@ def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
     file = tmp_path / "panels.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": records}]}))
     promtool("check", "rules", file)
+
+
+def test_grafana_knows_every_field_of_the_dashboard() -> None:
+    """Through the types that Grafana generates of its own schemas, which drop what they lack."""
+    plugins.register_default_plugins()
+    text = DASHBOARD.read_text()
+
+    def through_grafana(dashboard: object) -> object:
+        model = Dashboard.from_json(dashboard)
+        return json.loads(json.dumps(model, cls=encoder.JSONEncoder))
+
+    assert lost(json.loads(text), through_grafana(json.loads(text))) == []
+    misspelt = json.loads(text.replace('"legendFormat"', '"legend_format"', 1))
+    assert lost(misspelt, through_grafana(misspelt)) == [".panels.0.targets.0.legend_format"]
+
+
+def lost(before: Any, after: Any, path: str = "") -> list[str]:
+    """Where `after` lacks something that `before` has, or has something else."""
+    if isinstance(before, dict | list) and isinstance(after, type(before)):
+        parts = before.items() if isinstance(before, dict) else enumerate(before)
+        there = after if isinstance(after, dict) else dict(enumerate(after))
+        return [p for key, part in parts for p in lost(part, there.get(key), f"{path}.{key}")]
+    return [] if before == after else [path]
 
 
 def series(name: str, values: str, **labels: str) -> dict[str, str]:
