@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mint_stream import bank_state
 from mint_stream.bank import Retrieval, assemble, retrieval_counts, retrieve
-from mint_stream.clip_model import BUNDLED, LoadedClip, load_clip
-from mint_stream.config import PRESETS, Dtype, MethodConfig, ModelConfig
+from mint_stream.clip_model import LoadedClip, load_clip
+from mint_stream.config import BUNDLED, PRESETS, Dtype, MethodConfig, ModelConfig
 from mint_stream.config import preset as find_preset
 from mint_stream.domains import ClassSpace, DomainBank, answer
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks

@@ -153,7 +153,7 @@ def _say(error: Exception, options: Options) -> None:
 
 def label(config: RunConfig, console: Console, *, quiet: bool, log_json: bool = False) -> int:
     """Run the pipeline with progress and a summary."""
-    # Torch and Ray take seconds to import: not for --help, and not for a flag that does not exist.
+    # Ray takes a second to import: not for --help, and not for a flag that does not exist.
     from mint_stream.pipeline import prepare_run
 
     show: RunProgress | LoggedProgress

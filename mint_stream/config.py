@@ -236,6 +236,27 @@ class RunConfig:
         return self.method.adapts and self.adapt != "off"
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelerConfig:
+    """What a labeler needs to know; small, and the same for all labelers of a run."""
+
+    model: ModelConfig
+    method: MethodConfig
+    phrases: tuple[tuple[str, ...], ...]
+    templates: tuple[str, ...]
+    model_hash: str
+    classes_hash: str
+    bank_scope: BankScope = "shared"
+    seed: int = 0
+    shadow: bool = False
+    """The frozen answer stands, and the adapted one is recorded beside it."""
+    top_k: int = 5
+    labelers: int = 1
+    """How many share the bank."""
+    threads: int | None = None
+    """CPU threads for torch; None leaves torch's own choice."""
+
+
 def as_dict(config: Any) -> dict[str, Any]:
     """A dataclass of this module as plain JSON values: as it comes back from JSON."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -21,14 +21,16 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from mint_stream.bank_actor import RemoteBank
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_server import BankConfig, bank_config
-from mint_stream.config import RunConfig
+from mint_stream.config import LabelerConfig, RunConfig
 from mint_stream.flow import LABELLED_ROW
-from mint_stream.labeler import LabelerConfig, MintLabeler
 from mint_stream.metrics import Origin
 from mint_stream.preflight import Prepared
 from mint_stream.run_control import RemoteControl
 from mint_stream.sink import commit_units
 from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_units
+
+if TYPE_CHECKING:
+    from mint_stream.labeler import MintLabeler
 
 READER_CPUS = 0.255
 """CPUs that Ray keeps for each read task. Never those of a labeler, which have two digits: Ray Data
@@ -49,6 +51,9 @@ class LabelUnits:
         self._control = control
         self._labeler: MintLabeler | Exception
         try:
+            # Here and not above: it brings torch along, which no other process of a run needs.
+            from mint_stream.labeler import MintLabeler
+
             self._labeler = MintLabeler(config, None if bank is None else BankClient(bank))
         except Exception as error:
             # Raised by the first unit instead: of an error in here Ray hands on its own text only.

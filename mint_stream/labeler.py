@@ -10,7 +10,6 @@ import io
 import json
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from mint_stream.adapter import BankTensors, MintAdapter
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_files import write_delta
 from mint_stream.clip_model import load_clip
-from mint_stream.config import BankScope, MethodConfig, ModelConfig
+from mint_stream.config import LabelerConfig
 from mint_stream.flow import LABELLED_ROW, row, rows
 from mint_stream.logs import about
 from mint_stream.prediction import Prediction
@@ -35,27 +34,6 @@ Labelled = list[tuple[dict[str, Any], str, Prediction]]
 
 SHARED = "shared"
 """Scope of the one bank of all cameras, and of frames without a camera."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelerConfig:
-    """What a labeler needs to know; small, and the same for all labelers of a run."""
-
-    model: ModelConfig
-    method: MethodConfig
-    phrases: tuple[tuple[str, ...], ...]
-    templates: tuple[str, ...]
-    model_hash: str
-    classes_hash: str
-    bank_scope: BankScope = "shared"
-    seed: int = 0
-    shadow: bool = False
-    """The frozen answer stands, and the adapted one is recorded beside it."""
-    top_k: int = 5
-    labelers: int = 1
-    """How many share the bank."""
-    threads: int | None = None
-    """CPU threads for torch; None leaves torch's own choice."""
 
 
 class MintLabeler:

@@ -13,8 +13,8 @@ from typing import Any
 
 from mint_stream import schema
 from mint_stream.class_list import ClassList, load_class_list
-from mint_stream.clip_model import model_identity, pick_device, vision_shape
 from mint_stream.config import ConfigError, RunConfig, as_dict
+from mint_stream.model_files import model_identity, vision_shape
 from mint_stream.schema import SETTINGS
 from mint_stream.shards import Shard, discover
 from mint_stream.storage import PREFLIGHT, ObjectMissing, StorageError, Store
@@ -46,8 +46,7 @@ def prepare(config: RunConfig) -> Prepared:
     classes = load_class_list(config.labels, retry=PREFLIGHT)
     model_hash = model_identity(config.model)
     width, image_size = vision_shape(config.model)
-    if not os.environ.get("RAY_ADDRESS"):  # else the labelers run elsewhere
-        pick_device(config.model.device)
+    _check_device(config.model.device)
     shards = discover(config.input, unit_size=config.unit_size, retry=PREFLIGHT)
     if not shards and not config.follow:
         raise ConfigError(
@@ -70,6 +69,15 @@ def prepare(config: RunConfig) -> Prepared:
         image_size=image_size,
         unit_size=unit_size,
     )
+
+
+def _check_device(name: str) -> None:
+    if name in ("auto", "cpu") or os.environ.get("RAY_ADDRESS"):  # else the labelers run elsewhere
+        return
+    # Torch knows which devices there are, and takes seconds to import.
+    from mint_stream.clip_model import pick_device
+
+    pick_device(name)
 
 
 def _check_apart(input_url: str, output: Store) -> None:

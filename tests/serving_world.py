@@ -15,9 +15,9 @@ from starlette.testclient import TestClient
 
 from mint_stream import bank_state, checkpoint
 from mint_stream.bank_state import Banks, BankState
-from mint_stream.config import PRESETS, as_dict
+from mint_stream.config import PRESETS, LabelerConfig, as_dict
 from mint_stream.images import decode
-from mint_stream.labeler import LabelerConfig, MintLabeler
+from mint_stream.labeler import MintLabeler
 from mint_stream.serving.api import create_app
 from mint_stream.serving.application import plan_service
 from mint_stream.serving.questions import Outcome, Question

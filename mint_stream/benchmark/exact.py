@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mint_stream.adapter import MintAdapter
 from mint_stream.benchmark.floor import count_flops
-from mint_stream.clip_model import RANDOM_WEIGHTS, LoadedClip, load_clip
+from mint_stream.clip_model import LoadedClip, load_clip
 from mint_stream.config import PRESETS, Dtype, ModelConfig
+from mint_stream.model_files import RANDOM_WEIGHTS
 
 
 class Loop(Protocol):
@@ -72,8 +73,9 @@ def compare(options: ExactOptions, make_loop: MakeLoop, console: Console) -> boo
     )
     views = list(_views(options, adapter))
     ours, theirs, logits = [], [], []
-    adapter.label_views(views[0][:8].repeat(8, 1, 1, 1))  # warm up: lazy initialisation
-    adapter.reset()
+    with FlopCounterMode(display=False) as counter:
+        _adapt(adapter, views[0])  # also warms up: lazy initialisation
+    done = float(counter.get_total_flops())
     fresh = MintAdapter(clip, [(name,) for name in names], method, seed=options.seed)
     for image in track(views, "images", console=console, transient=True):
         seconds, a = _timed(clip.device, partial(_adapt, fresh, image))
@@ -83,9 +85,6 @@ def compare(options: ExactOptions, make_loop: MakeLoop, console: Console) -> boo
         theirs.append(seconds)
         logits.append((a.float().cpu(), b.float().cpu()))
     flops = count_flops(clip.model, adapter.text, method)
-    with FlopCounterMode(display=False) as counter:
-        _adapt(fresh, views[0])
-    done = float(counter.get_total_flops())
     peak = attainable_flops(clip)
     agree = [bool(a.argmax() == b.argmax()) for a, b in logits]
 

@@ -17,8 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from mint_stream.clip_model import BUNDLED
-from mint_stream.config import ConfigError, ModelConfig, RunConfig, preset
+from mint_stream.config import BUNDLED, ConfigError, ModelConfig, RunConfig, preset
 from mint_stream.pipeline import Tally, prepare_run, start_ray
 
 MOST_GROWTH = 0.10

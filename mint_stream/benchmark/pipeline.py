@@ -23,8 +23,8 @@ from rich.table import Table
 
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_server import BankServer
-from mint_stream.clip_model import BUNDLED, pick_device
-from mint_stream.config import ConfigError, Dtype, ModelConfig, RunConfig, preset
+from mint_stream.clip_model import pick_device
+from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConfig, preset
 from mint_stream.dataset import labeler_config, read_config, run_bank
 from mint_stream.flow import SHARD_ROW, row, rows
 from mint_stream.labeler import MintLabeler

@@ -17,7 +17,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from mint_stream.clip_model import BUNDLED
+from mint_stream.config import BUNDLED
 from mint_stream.demo.feed import write_feed
 
 MOST_S = 20.0

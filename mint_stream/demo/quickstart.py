@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mint_stream.clip_model import BUNDLED, pick_device
-from mint_stream.config import PRESETS, ConfigError, Dtype, ModelConfig, RunConfig, require
+from mint_stream.clip_model import pick_device
+from mint_stream.config import BUNDLED, PRESETS, ConfigError, Dtype, ModelConfig, RunConfig, require
 from mint_stream.console import RunProgress
 from mint_stream.demo.feed import SEGMENTS, parts, write_feed
 from mint_stream.pipeline import prepare_run

@@ -12,8 +12,8 @@ from ray.serve.config import BackpressureConfig
 
 from mint_stream.bank_server import BankConfig, bank_config
 from mint_stream.class_list import load_class_list
-from mint_stream.clip_model import model_identity, vision_shape
 from mint_stream.config import ConfigError
+from mint_stream.model_files import model_identity, vision_shape
 from mint_stream.serving.live_bank import BankKeeper
 from mint_stream.serving.problems import RETRY_AFTER_S
 from mint_stream.serving.replica import Replica

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp
 from mint_stream.bank_client import Bank
 from mint_stream.bank_reader import BankReader
 from mint_stream.bank_watch import BankWatch, CheckpointWatch
-from mint_stream.labeler import LabelerConfig, MintLabeler
+from mint_stream.config import LabelerConfig
+from mint_stream.labeler import MintLabeler
 from mint_stream.serving.answers import Answers, ReadAnswers, taught_by
 from mint_stream.serving.api import create_app
 from mint_stream.serving.bank_follower import BankFollower

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mint_stream.clip_model import BUNDLED
 from mint_stream.config import (
+    BUNDLED,
     BankScope,
     ConfigError,
     Dtype,

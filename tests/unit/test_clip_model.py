@@ -14,13 +14,12 @@ from safetensors.torch import load_file, save_file
 from mint_stream.clip_model import (
     check_model,
     load_clip,
-    model_identity,
     pick_device,
     pick_dtype,
-    vision_shape,
 )
 from mint_stream.config import ConfigError, ModelConfig
 from mint_stream.encoder import query_blocks
+from mint_stream.model_files import model_identity, vision_shape
 
 
 @pytest.fixture
@@ -143,3 +142,14 @@ def test_devices_that_are_not_there_are_refused() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="torch sees 0 CUDA devices"):
             pick_device("cuda")
+
+
+def test_what_a_configuration_leaves_out_is_open_clips_own(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    del (
+        content["model_cfg"]["vision_cfg"]["width"],
+        content["model_cfg"]["vision_cfg"]["image_size"],
+    )
+    (folder / "config.json").write_text(json.dumps(content))
+    default = open_clip.CLIPVisionCfg()
+    assert vision_shape(config(folder)) == (default.width, default.image_size)
