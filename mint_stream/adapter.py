@@ -10,6 +10,7 @@ N context tokens, W text width, C classes, E dimension of the joint space.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from mint_stream.bank import Retrieval, assemble, retrieval_counts, retrieve
 from mint_stream.clip_model import LoadedClip, load_clip
 from mint_stream.config import BUNDLED, PRESETS, Dtype, MethodConfig, ModelConfig
 from mint_stream.config import preset as find_preset
-from mint_stream.domains import ClassSpace, DomainBank, answer
+from mint_stream.domains import ClassSpace, DomainBank, Standing, answer
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks
 from mint_stream.guard import ADAPTING, NO_GUARD
 from mint_stream.losses import entropy, marginal_entropy, most_confident, votes
@@ -215,13 +216,17 @@ class MintAdapter:
         seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE)
         with self.stopwatch("domains"):
-            logits_BC, verdicts = self.domain_logits(seen, source_BC, banks, cameras, learn=True)
+            logits_BC, standings = self.domain_logits(seen, source_BC, banks, cameras, learn=True)
         p_BC, source_BC = logits_BC.softmax(-1), source_BC.float().cpu().softmax(-1)
         finite_B = p_BC.isfinite().all(-1).tolist()
         return [
-            self._prediction(source_C, p_C if finite else None, top_k, views=1, guard=verdict)
-            for p_C, finite, source_C, verdict in zip(
-                p_BC, finite_B, source_BC, verdicts, strict=True
+            dataclasses.replace(
+                self._prediction(source_C, p_C if finite else None, top_k, 1, standing.verdict),
+                bank_domain=standing.entry,
+                drift=standing.drift,
+            )
+            for p_C, finite, source_C, standing in zip(
+                p_BC, finite_B, source_BC, standings, strict=True
             )
         ]
 
@@ -233,13 +238,13 @@ class MintAdapter:
         cameras: Sequence[str | None],
         *,
         learn: bool,
-    ) -> tuple[Tensor, list[str]]:
-        """`domains.answer` for tensors: logits (B, C) on the CPU, and the verdicts.
+    ) -> tuple[Tensor, list[Standing]]:
+        """`domains.answer` for tensors: logits (B, C) on the CPU, and the standings.
 
         source_BC: the frozen model's logits. Without `learn` the banks are only read, and each
         frame stands for itself.
         """
-        logits_BC, verdicts = answer(
+        logits_BC, standings = answer(
             _array(source_BC),
             _array(seen.query_VQD[:, 0]),
             _array(self.encoder.activation(seen.query_VQD[:, -1])),
@@ -248,7 +253,7 @@ class MintAdapter:
             self.space,
             learn=learn,
         )
-        return torch.from_numpy(logits_BC).float(), verdicts
+        return torch.from_numpy(logits_BC).float(), standings
 
     def domain_bank(
         self,
@@ -413,7 +418,6 @@ class MintAdapter:
                 forwards=2 * views + 1 + trained if prompted else views,
                 backwards=trained,
             ),
-            guard=guard,
         )
 
     def _best(self, p_C: Tensor) -> tuple[str, float]:

@@ -136,10 +136,10 @@ class BankReader:
     ) -> tuple[Tensor, list[bool]]:
         """As `_with_banks`, for the `realtime` preset: each frame by the domain that it shows."""
         of_frames = [banks.get(scope) for scope in scopes]
-        answer_BC, verdicts = self.adapter.domain_logits(
+        answer_BC, standings = self.adapter.domain_logits(
             seen, logits_BC, of_frames, scopes, learn=False
         )
-        adapting = [verdict == ADAPTING for verdict in verdicts]
+        adapting = [standing.verdict == ADAPTING for standing in standings]
         stands_B1 = torch.tensor(adapting)[:, None]
         return torch.where(stands_B1, answer_BC, logits_BC.float().cpu()).softmax(-1), adapting
 

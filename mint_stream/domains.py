@@ -52,6 +52,17 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where a frame stands: what the guard says of its domain, and how far that has drifted."""
+
+    verdict: str = guard.LEARNING
+    entry: int | None = None
+    """The domain; None where no bank knows the frame."""
+    drift: float | None = None
+    """How far the camera's frames lie from the domain that the bank began with; see `drift`."""
+
+
+@dataclass(frozen=True)
 class ClassSpace:
     """The joint space as the classes span it; made once for a model and a class list."""
 
@@ -116,6 +127,17 @@ class DomainBank:
             return None
         distance_X = ((self._means(used_X) - _unit(query_BD).mean(0)) ** 2).sum(-1)
         return int(used_X[distance_X.argmin()])
+
+    def drift(self, query_BD: Array) -> float:
+        """How far frames of one camera have drifted from the domain that the bank began with.
+
+        The squared distance of their mean query to the first entry's key, over the mean squared
+        distance of one domain's queries from their mean; from `new_domain` on they would have been
+        a domain of their own. What chance alone makes of so few frames is taken off.
+        """
+        if not self.usage_K[0]:
+            return 0.0
+        return max(0.0, self._distance(0, _unit(query_BD)))
 
     def shift(self, entry: int) -> Array:
         """The mean activation of a domain: (D,)."""
@@ -210,17 +232,22 @@ class DomainBank:
         frames = len(query_BD)
         if frames < _TOGETHER or not len(unused_X):
             return nearest
-        mean_D = query_BD.mean(0)
-        spread = ((query_BD - mean_D) ** 2).sum(-1).mean() * frames / (frames - 1)
-        s = self.sums_KS[nearest]
-        usual = max(s[Sums.KEY_SPREAD] / s[Sums.KEY_FRAMES], spread, 1e-12)
-        distance = ((self._means(np.array([nearest]))[0] - mean_D) ** 2).sum() - spread / frames
-        if distance / usual <= self.method.new_domain:
+        if self._distance(nearest, query_BD) <= self.method.new_domain:
             return nearest
         new = int(unused_X[0])
         self.totals_KD[new] = _PRIOR_FRAMES * self.shift(nearest)
         self.sums_KS[new, Sums.WEIGHT] = _PRIOR_FRAMES
         return new
+
+    def _distance(self, entry: int, query_BD: Array) -> float:
+        """From an entry's key to the mean of unit queries, in units of the spread of a domain's."""
+        frames, mean_D = len(query_BD), query_BD.mean(0)
+        s = self.sums_KS[entry]
+        usual = spread = s[Sums.KEY_SPREAD] / s[Sums.KEY_FRAMES]
+        if frames >= _TOGETHER:
+            spread = ((query_BD - mean_D) ** 2).sum(-1).mean() * frames / (frames - 1)
+        distance = ((self._means(np.array([entry]))[0] - mean_D) ** 2).sum() - spread / frames
+        return float(distance / max(usual, spread, 1e-12))
 
     def _means(self, entries_X: NDArray[Any]) -> Array:
         means: Array = self.keys_KD[entries_X] / self.sums_KS[entries_X, Sums.KEY_FRAMES, None]
@@ -236,14 +263,14 @@ def answer(
     space: ClassSpace,
     *,
     learn: bool,
-) -> tuple[Array, list[str]]:
-    """Logits of B frames by the banks of their domains (B, C), and what the guard says of each.
+) -> tuple[Array, list[Standing]]:
+    """Logits of B frames by the banks of their domains (B, C), and where each frame stands.
 
     NaN where there is no answer: no bank, an empty one, or an activation that is not finite. Only
     where the guard says `ADAPTING` should the answer stand. Frames of one bank and one camera are
     taken together, in the order of time; with `learn` the bank takes them in first.
     """
-    logits_BC, verdicts = np.full_like(frozen_BC, np.nan), [guard.LEARNING] * len(banks)
+    logits_BC, standings = np.full_like(frozen_BC, np.nan), [Standing()] * len(banks)
     finite_B = np.isfinite(activation_BD.sum(-1))
     together: dict[tuple[int, Hashable], list[int]] = {}
     for i, (bank, camera) in enumerate(zip(banks, cameras, strict=True)):
@@ -253,6 +280,7 @@ def answer(
         bank = banks[rows[0]]
         assert bank is not None
         query_XD, activation_XD = query_BD[rows], activation_BD[rows]
+        drift = bank.drift(query_XD)
         entry = (
             bank.observe(query_XD, activation_XD, frozen_BC[rows].argmax(-1), space)
             if learn
@@ -265,8 +293,8 @@ def answer(
         logits_BC[rows] = adapted_logits(frozen_BC[rows], activation_XD, shift_D, space, share)
         verdict = bank.verdict(entry, frozen_BC.shape[1])
         for i in rows:
-            verdicts[i] = verdict
-    return logits_BC, verdicts
+            standings[i] = Standing(verdict, entry, drift)
+    return logits_BC, standings
 
 
 def adapted_logits(

@@ -79,13 +79,16 @@ LABELLED_ROW = pa.schema(
         ("rejected", pa.string()),
         ("bank_seq", pa.int64()),
         ("bank_staleness", pa.int64()),
+        ("cameras", pa.string()),
         ("stage_seconds", pa.string()),
     ]
 )
 """label -> commit: the objects to write, ready as bytes; counts and seconds as JSON. `passes`:
 what the labels cost, in encoder passes over one view, forward and backward. `bank_seq`: merges that
 the bank has seen; `bank_staleness`: those of them that other labelers made while this unit was
-labelled. Both are null without a bank."""
+labelled. Both are null without a bank. `cameras`, as JSON, is for each camera (`""` for frames
+without one) its `domain`, its `drift`, what the `guard` said, and of how many `frames`; empty where
+there are no domains."""
 
 COMMITTED_ROW = pa.schema(
     [
@@ -96,6 +99,7 @@ COMMITTED_ROW = pa.schema(
         ("rejected", pa.string()),
         ("bank_seq", pa.int64()),
         ("bank_staleness", pa.int64()),
+        ("cameras", pa.string()),
         ("stage_seconds", pa.string()),
     ]
 )

@@ -102,6 +102,7 @@ class MintLabeler:
                 "rejected": json.dumps(counts),
                 "bank_seq": bank_seq,
                 "bank_staleness": staleness,
+                "cameras": json.dumps(_cameras(labelled)),
                 "stage_seconds": json.dumps(stopwatch.take()),
             }
 
@@ -214,6 +215,8 @@ class MintLabeler:
                 "adapted_label": prediction.adapted_label,
                 "adapted_confidence": prediction.adapted_confidence,
                 "guard": prediction.guard,
+                "bank_domain": prediction.bank_domain,
+                "drift": prediction.drift,
                 "bank_scope": scope,
                 "bank_seq": seq,
                 "unit": unit["unit"],
@@ -238,6 +241,19 @@ class MintLabeler:
 
 _LOGGED = ("labelled", "adapted", "rejected", "bank_seq", "bank_staleness")
 _FRAME_FIELDS = ("frame", "member", "camera", "timestamp", "width", "height")
+
+
+def _cameras(labelled: Labelled) -> dict[str, dict[str, Any]]:
+    """What flow.LABELLED_ROW tells of each camera's domain; nothing where there are none."""
+    found: dict[str, dict[str, Any]] = {}
+    for frame, _, prediction in labelled:
+        if prediction.bank_domain is not None:
+            # The same for all frames of a camera in a unit.
+            camera = found.setdefault(frame["camera"] or "", {"frames": 0})
+            camera |= {"domain": prediction.bank_domain, "drift": prediction.drift}
+            camera["guard"] = prediction.guard
+            camera["frames"] += 1
+    return found
 
 
 def _only_camera(unit: dict[str, Any]) -> str | None:

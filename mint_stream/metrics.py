@@ -18,6 +18,8 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from mint_stream import logs
 from mint_stream.storage import Store
 
+MOST_CAMERAS = 100
+"""Cameras with series of their own; the others' frames are counted together, as `others`."""
 _COMMIT_SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 _AGAIN_S = 1.0
 """Between two times that a gauge is set; the shortest interval at which Ray exports."""
@@ -69,7 +71,12 @@ class RunMetrics:
         self._staleness = _gauge(
             "bank_staleness", "Merges of other labelers that the latest unit had not seen"
         )
-        self._gauges = (self._active, self._seq, self._staleness)
+        self._drift = _gauge(
+            "drift_score", "How far a camera lies from its bank's first domain", "camera"
+        )
+        self._guard = _counter("guard_frames", "Frames by what the guard said", "state", "camera")
+        self._cameras: set[str] = set()
+        self._gauges = (self._active, self._seq, self._staleness, self._drift)
 
     def start(self) -> None:
         """The run labels from now on."""
@@ -94,6 +101,17 @@ class RunMetrics:
             self._inc(self._rejects, rejects, stage=stage)
         self._seq.set(unit["bank_seq"], self._tags)
         self._staleness.set(unit["bank_staleness"], self._tags)
+        for camera, about in json.loads(unit["cameras"]).items():
+            self._add_camera(camera, about)
+
+    def _add_camera(self, camera: str, about: dict[str, Any]) -> None:
+        if len(self._cameras) < MOST_CAMERAS:
+            self._cameras.add(camera)
+        if camera in self._cameras:
+            self._drift.set(about["drift"], {**self._tags, "camera": camera})
+        else:
+            camera = "others"
+        self._inc(self._guard, about["frames"], state=about["guard"], camera=camera)
 
     def end(self) -> None:
         """The run labels no more."""

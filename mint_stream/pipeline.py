@@ -18,6 +18,7 @@ from typing import Any
 import ray
 
 from mint_stream.bank_actor import RemoteBank, start_bank_server
+from mint_stream.camera_events import CameraEvents
 from mint_stream.checkpoint import RestoreError
 from mint_stream.committed import load_done, settled_frames
 from mint_stream.config import ConfigError, RunConfig
@@ -179,6 +180,7 @@ class Run:
         self.origin.enter()
         metrics = RunMetrics(self.config.output, follow=self.config.follow)
         metrics.start()
+        events = CameraEvents()
         self._control = start_run_control()
         bank = self._start_bank() if self.config.keeps_bank else None
         signals = stop_on_signals(self.stop) if self.handle_signals else nullcontext()
@@ -188,6 +190,7 @@ class Run:
                 for unit in units:
                     tally.add(unit)
                     metrics.add(unit)
+                    events.add(unit)
                     self.on_commit(tally)
                     self._check_rejects(tally)
             if bank is not None and not self._lease_lost:

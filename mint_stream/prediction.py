@@ -34,3 +34,7 @@ class Prediction:
     cost: Cost
     guard: str = "off"
     """What the guard said (`guard.verdict`); `off` where none watches."""
+    bank_domain: int | None = None
+    """Of a bank of domains, the entry that the image belongs to."""
+    drift: float | None = None
+    """How far its domain lies from that which the bank began with (`DomainBank.drift`)."""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 import mint_stream
+from mint_stream.report_drift import Drift, drift_of
 from mint_stream.report_plots import Chart, UsageGrid, label_chart, rolling_chart, usage_grid
 from mint_stream.report_samples import Group, groups_by_segment, groups_without_truth, thumbnails
 from mint_stream.report_stream import Run, Stream
@@ -65,6 +66,7 @@ class Page:
     columns: tuple[str, ...]
     rows: tuple[AccuracyRow, ...]
     charts: tuple[Chart, ...]
+    drift: Drift | None
     first: str
     last: str
     strip: Mapping[str, str]
@@ -104,8 +106,9 @@ def build_page(
         columns=tuple(answers.name for answers in stream.adapted),
         rows=tuple(_accuracy_rows(stream)),
         charts=tuple(_charts(stream)),
-        first=_end(stream, 0),
-        last=_end(stream, stream.frames - 1),
+        drift=drift_of(stream),
+        first=stream.moment(0),
+        last=stream.moment(stream.frames - 1),
         strip={name: uri for name, uri in strip.items() if uri},
         groups=tuple(group.with_pictures(uris) for group in groups),
         samples_note=note,
@@ -247,11 +250,6 @@ def _from(stream: Stream) -> str:
     parts = [_count(len(cameras), "camera")] if len(cameras) else []
     parts += [_count(len(segments), "segment")] if segments else []
     return f" from {', '.join(parts)}" if parts else ""
-
-
-def _end(stream: Stream, at: int) -> str:
-    taken = stream.table["timestamp"][at].as_py()
-    return f"frame {at + 1:,}" + (f" \N{MIDDLE DOT} {taken:%Y-%m-%d %H:%M}" if taken else "")
 
 
 def _count(number: int, noun: str) -> str:

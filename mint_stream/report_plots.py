@@ -65,8 +65,19 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A moment on a line, `left` and `bottom` in percent of the plot."""
+
+    style: int
+    left: float
+    bottom: float
+    text: str
+    hollow: bool
+
+
+@dataclass(frozen=True)
 class Chart:
-    """One plot: lines, or areas that are stacked on each other."""
+    """One plot: lines with marks on them, or areas that are stacked on each other."""
 
     title: str
     note: str
@@ -74,6 +85,7 @@ class Chart:
     bands: tuple[Band, ...]
     lines: tuple[Line, ...] = ()
     areas: tuple[Line, ...] = ()
+    marks: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,7 @@ def rolling_chart(
     """Rolling means of `series`, each value in [0, top], which never reach across two bands."""
     window = window_for(frames)
     lines = tuple(
-        Line(s.name, s.style, tuple(_stretches(s, window, frames, bands, top))) for s in series
+        Line(s.name, s.style, tuple(stretches(s, window, frames, bands, top))) for s in series
     )
     levels = np.linspace(0, top, 5 if percent else 3)
     ticks = [Tick(100 * v / top, f"{100 * v:.0f} %" if percent else f"{v:g}") for v in levels]
@@ -207,10 +219,10 @@ def usage_grid(scope: str, usage_by_entry: Mapping[int, int]) -> UsageGrid:
     )
 
 
-def _stretches(
+def stretches(
     series: Series, window: int, frames: int, bands: tuple[Band, ...], top: float
 ) -> list[str]:
-    """The points of a series, one list for each band."""
+    """The points of the rolling mean of a series, one list for each band."""
     spans = [(band.start, band.stop) for band in bands] or [(0, frames)]
     found = []
     for start, stop in spans:

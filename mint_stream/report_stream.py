@@ -106,6 +106,21 @@ class Stream:
         """The answers that samples are chosen by: the first adapted ones, else the frozen."""
         return self.answers[min(1, len(self.answers) - 1)]
 
+    def moment(self, at: int) -> str:
+        """The frame at `at` and when it was taken, in words."""
+        taken = self.table["timestamp"][at].as_py()
+        when = f" \N{MIDDLE DOT} {taken:%Y-%m-%d %H:%M}" if taken else ""
+        return f"frame {at + 1:,}{when}"
+
+    def placed(self, table: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
+        """The rows of a run in the order of the stream, and their places in it."""
+        order = self.table["frame"].combine_chunks()
+        at = pc.index_in(table["frame"].combine_chunks(), value_set=order)
+        table = table.filter(pc.is_valid(at))
+        positions = at.drop_null().to_numpy().astype(np.int64)
+        by_position = np.argsort(positions, kind="stable")
+        return table.take(by_position), positions[by_position]
+
     def _all_answers(self, tables: Mapping[str, pa.Table]) -> list[Answers]:
         frozen = next((run for run in self.runs if _preset(run) == FROZEN), None)
         if frozen is not None:
@@ -118,12 +133,7 @@ class Stream:
         return answers
 
     def _answers(self, name: str, style: int, table: pa.Table, column: str) -> Answers:
-        order = self.table["frame"].combine_chunks()
-        at = pc.index_in(table["frame"].combine_chunks(), value_set=order)
-        table = table.filter(pc.is_valid(at))
-        positions = at.drop_null().to_numpy().astype(np.int64)
-        by_position = np.argsort(positions, kind="stable")
-        table, positions = table.take(by_position), positions[by_position]
+        table, positions = self.placed(table)
         labels, truth = strings(table, column), strings(table, "truth")
         known = np.array([value is not None for value in truth], dtype=bool)
         own = column == "label"

@@ -47,6 +47,17 @@ LABELS = _schema(
         pa.string(),
         "adapting, or why the frozen answer stands; off without a guard",
     ),
+    (
+        "bank_domain",
+        pa.int32(),
+        "the bank's entry for the domain that the frame belongs to; null without domains",
+    ),
+    (
+        "drift",
+        pa.float32(),
+        "how far the camera's frames in this unit lie from the domain that the bank began with, in "
+        "spreads of one domain; null without domains",
+    ),
     ("bank_scope", pa.string(), "which bank: `shared`, or the camera"),
     ("bank_seq", pa.int64(), "merges that the bank had seen before this frame's unit"),
     ("unit", pa.string(), "id of the unit"),
@@ -55,6 +66,9 @@ LABELS = _schema(
     ("classes", pa.string(), "hash of the class list"),
     ("labelled_at", _TIME, "when the label was made"),
 )
+
+LATER = frozenset({"bank_domain", "drift"})
+"""Fields of labels that older files lack; they are read as null."""
 
 REJECTS = _schema(
     "rejects",

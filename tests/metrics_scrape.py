@@ -9,6 +9,8 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+OF_DOMAINS = {"ray_mint_drift_score", "ray_mint_guard_frames_total"}
+"""Only the realtime preset tells them."""
 
 
 def scrape(address: str) -> dict[str, float]:

@@ -145,6 +145,8 @@ _ANSWER = (
     "source_confidence",
     "adapted",
     "guard",
+    "bank_domain",
+    "drift",
 )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from drivers import REPOSITORY, label_stream
 from oracle import Output, check_bank, check_frames
@@ -83,6 +84,9 @@ def test_a_run_on_s3_says_what_it_does_and_keeps_its_secrets(
     output = Output.read(place.output)
     check_frames(output, ids)
     check_bank(output, PRESETS["realtime"])
+    for table in output.labels.values():
+        assert pc.all(pc.greater_equal(table["drift"], 0.0)).as_py(), "every frame has its drift"
+        assert table["bank_domain"].null_count == 0
     store = Store(place.output)
     assert not any(s3_server.secret_key.encode() in store.read(i.name) for i in store.list())
     with label_stream(*arguments(place)) as driver:

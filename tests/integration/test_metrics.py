@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from drivers import Driver, label_stream, wait_until
 from fault_proxy import FaultProxy
-from metrics_scrape import names, scrape, total, watched
+from metrics_scrape import OF_DOMAINS, names, scrape, total, watched
 from places import Place
 from s3_server import S3Server
 from tiny import members, put, put_tars, tar
@@ -45,7 +45,7 @@ def test_a_running_pipeline_shows_every_metric_and_logs_json(
                 seen.clear()
                 seen.update(exported(driver))
                 return (
-                    watched() <= names(seen)
+                    watched() - OF_DOMAINS <= names(seen)
                     and total(seen, "ray_mint_frames_total") == 14
                     and total(seen, "ray_mint_bank_checkpoint_seq") == 5
                 )
@@ -53,7 +53,7 @@ def test_a_running_pipeline_shows_every_metric_and_logs_json(
             try:
                 driver.until(all_there, "every metric is exported")
             except AssertionError:
-                print("missing:", watched() - names(seen))
+                print("missing:", watched() - OF_DOMAINS - names(seen))
                 print({name: value for name, value in seen.items() if "ray_mint" in name})
                 raise
             driver.interrupt()
@@ -131,41 +131,65 @@ def test_a_gauge_is_told_again_until_it_may_rest(monkeypatch: pytest.MonkeyPatch
     assert told[-1] == 0
 
 
-def test_counters_of_a_unit_that_lost_the_race_are_left_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its seconds were spent; its frames are another attempt's."""
-    told: list[tuple[str, float]] = []
+UNIT = {
+    "unit": "u",
+    "won": False,
+    "labelled": 4,
+    "adapted": 0,
+    "rejected": "{}",
+    "bank_seq": None,
+    "bank_staleness": None,
+    "cameras": "{}",
+    "stage_seconds": '{"encoder": 0.5, "commit": 0.25, "views": 0.0}',
+}
+
+Told = list[tuple[str, float, dict[str, str]]]
+"""Name, number and tags of what Ray was told."""
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    told: Told = []
 
     class Noted:
         def __init__(self, name: str, *_: object, **__: object) -> None:
             self.name = name
 
-        def inc(self, by: float, tags: object) -> None:
-            told.append((self.name, by))
+        def inc(self, by: float, tags: dict[str, str]) -> None:
+            told.append((self.name, by, {k: v for k, v in tags.items() if k != "output"}))
 
         set = observe = inc
 
     for kind in ("Counter", "Gauge", "Histogram"):
         monkeypatch.setattr(metrics, kind, Noted)
-    unit = {
-        "unit": "u",
-        "won": False,
-        "labelled": 4,
-        "adapted": 0,
-        "rejected": "{}",
-        "bank_seq": None,
-        "bank_staleness": None,
-        "stage_seconds": '{"encoder": 0.5, "commit": 0.25, "views": 0.0}',
-    }
+    return told
+
+
+def test_counters_of_a_unit_that_lost_the_race_are_left_out(told: Told) -> None:
+    """Its seconds were spent; its frames are another attempt's."""
     run = metrics.RunMetrics("out", follow=False)
-    run.add(unit)
-    assert told == [
+    run.add(UNIT)
+    assert [(name, by) for name, by, _ in told] == [
         ("mint_stage_seconds", 0.5),
         ("mint_stage_seconds", 0.25),
         ("mint_commit_seconds", 0.25),
     ]
     told.clear()
-    run.add({**unit, "won": True})
-    assert ("mint_frames", 4) in told
-    assert ("mint_adapted_frames", 0) not in told, "Ray refuses to add nothing"
+    run.add({**UNIT, "won": True})
+    numbers = [(name, by) for name, by, _ in told]
+    assert ("mint_frames", 4) in numbers
+    assert ("mint_adapted_frames", 0) not in numbers, "Ray refuses to add nothing"
+
+
+def test_every_camera_has_its_drift_up_to_a_bound(told: Told) -> None:
+    run = metrics.RunMetrics("out", follow=False)
+    for number in range(metrics.MOST_CAMERAS + 20):
+        said = {"domain": 1, "drift": number / 8, "guard": "adapting", "frames": 4}
+        run.add({**UNIT, "won": True, "cameras": json.dumps({f"c{number}": said})})
+    run.end()
+    drift = [(by, tags) for name, by, tags in told if name == "mint_drift_score"]
+    assert (1.0, {"camera": "c8"}) in drift
+    assert len({tags["camera"] for _, tags in drift}) == metrics.MOST_CAMERAS
+    guard = [(by, tags) for name, by, tags in told if name == "mint_guard_frames"]
+    assert guard[8] == (4, {"state": "adapting", "camera": "c8"})
+    assert guard[-20:] == [(4, {"state": "adapting", "camera": "others"})] * 20

@@ -9,7 +9,7 @@ import pytest
 
 from mint_stream import bank_state, guard
 from mint_stream.config import PRESETS, MethodConfig
-from mint_stream.domains import ClassSpace, DomainBank, adapted_logits, answer
+from mint_stream.domains import ClassSpace, DomainBank, Standing, adapted_logits, answer
 
 REALTIME = PRESETS["realtime"]
 WIDTH, CLASSES, UNIT = 24, 5, 16
@@ -193,8 +193,8 @@ def test_adapted_answers_are_not_surer_than_they_are_right(world: World) -> None
 
 def answered(
     world: World, bank: DomainBank | None, domain: int, cameras: list[object], learn: bool = True
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Frozen logits, logits and verdicts of a unit."""
+) -> tuple[np.ndarray, np.ndarray, list[Standing]]:
+    """Frozen logits, logits and standings of a unit."""
     query, activation, _ = world.mixed(domain)
     feature = activation / np.linalg.norm(activation, axis=-1, keepdims=True)
     frozen = world.space.scale * feature @ world.space.text_CE.T
@@ -207,13 +207,37 @@ def test_there_is_an_answer_from_the_first_unit_on_and_the_guard_says_when_to_tr
 ) -> None:
     bank, said = empty(), []
     for _ in range(12):
-        frozen, logits, verdicts = answered(world, bank, 0, ["north"] * UNIT)
-        assert len(set(verdicts)) == 1
-        said.append(verdicts[0])
+        frozen, logits, standings = answered(world, bank, 0, ["north"] * UNIT)
+        assert len(set(standings)) == 1
+        said.append(standings[0].verdict)
         assert np.isfinite(logits).all()
         assert (logits != frozen).all()
     assert said[0] == guard.LEARNING
     assert said[-1] == guard.ADAPTING
+
+
+def test_drift_is_the_distance_to_where_the_stream_began(world: World) -> None:
+    bank = empty()
+    days = [answered(world, bank, 0, ["north"] * UNIT)[2][0] for _ in range(8)]
+    assert days[0] == Standing(guard.LEARNING, 0, 0.0), "nothing to lie far from"
+    nights = [answered(world, bank, 1, ["north"] * UNIT)[2][0] for _ in range(40)]
+    again = [answered(world, bank, 0, ["north"] * UNIT)[2][0] for _ in range(8)]
+    for standing in (*days, *again):
+        assert standing.entry == 0
+        assert 0 <= standing.drift < REALTIME.new_domain
+    assert {standing.entry for standing in nights} == {1}
+    # What the shift of all queries is in units of their own spread.
+    shift, spread = np.sum((world.looks[1] - world.looks[0]) ** 2), WIDTH * 0.15**2
+    scale = np.mean(np.linalg.norm(world.looks[:2], axis=-1) ** 2)
+    for standing in nights:
+        assert standing.drift == pytest.approx(shift / scale / (spread / scale), rel=0.5)
+
+
+def test_drift_needs_no_more_than_one_frame(world: World) -> None:
+    bank = empty()
+    feed(bank, world, 0, units=8)
+    day, night = ([bank.drift(world.mixed(d)[0][:1]) for _ in range(50)] for d in (0, 1))
+    assert np.mean(day) < REALTIME.new_domain < np.min(night)
 
 
 def test_each_camera_s_frames_are_taken_together(world: World) -> None:
@@ -233,26 +257,26 @@ def test_a_bank_that_is_only_read_stays_as_it_is(world: World) -> None:
     feed(bank, world, 0, units=10)
     feed(bank, world, 1, units=10)
     before = [array.copy() for array in bank.arrays()]
-    frozen, logits, verdicts = answered(world, bank, 1, list(range(UNIT)), learn=False)
-    assert set(verdicts) == {guard.ADAPTING}
+    frozen, logits, standings = answered(world, bank, 1, list(range(UNIT)), learn=False)
+    assert {s.verdict for s in standings} == {guard.ADAPTING}
     assert (logits != frozen).all()
     for array, kept in zip(bank.arrays(), before, strict=True):
         np.testing.assert_array_equal(array, kept)
 
 
 def test_without_a_bank_and_with_broken_numbers_there_is_no_answer(world: World) -> None:
-    frozen, logits, verdicts = answered(world, None, 1, [None] * UNIT, learn=False)
+    frozen, logits, standings = answered(world, None, 1, [None] * UNIT, learn=False)
     assert np.isnan(logits).all()
-    assert set(verdicts) == {guard.LEARNING}
+    assert set(standings) == {Standing()}
     bank = empty()
     feed(bank, world, 0, units=12)
     query, activation, _ = world.mixed(0)
     activation[3] = np.nan
-    logits, verdicts = answer(
+    logits, standings = answer(
         frozen, query, activation, [bank] * UNIT, [None] * UNIT, world.space, learn=True
     )
     assert np.isfinite(bank.totals_KD).all()
-    assert verdicts[3] == guard.LEARNING
-    assert verdicts[4] == guard.ADAPTING
+    assert standings[3] == Standing(guard.LEARNING, None, None)
+    assert standings[4].verdict == guard.ADAPTING
     assert np.isnan(logits[3]).all()
     assert np.isfinite(np.delete(logits, 3, 0)).all()

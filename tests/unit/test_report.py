@@ -103,6 +103,46 @@ def test_every_segment_and_every_run_appears_with_its_accuracy() -> None:
     assert "3 of 8 entries used, 126 retrievals" in text
 
 
+def drifting() -> RunView:
+    """Two cameras in turn; one goes from domain 0 to a new one and back, the other stays."""
+    labels = labels_table(["car"] * 800, preset="realtime")
+    moved = [k % 2 == 0 and 200 <= k < 500 for k in range(800)]
+    columns = {
+        "camera": pa.array(["north", "south"] * 400),
+        "unit": pa.array([f"a-{k // 16 * 16:08}" for k in range(800)]),
+        "bank_domain": pa.array([int(there) for there in moved], pa.int32()),
+        "drift": pa.array([1.5 if there else 0.1 for there in moved], pa.float32()),
+    }
+    for name, column in columns.items():
+        labels = labels.set_column(labels.column_names.index(name), name, column)
+    return RunView(name="realtime", labels=labels)
+
+
+def test_drift_is_drawn_for_each_camera_with_its_changes() -> None:
+    page = Elements(render_report([drifting()]))
+    for words in (
+        "frame 201 · 2025-03-20 12:20 north 0 1 new 1.50",
+        "frame 501 · 2025-03-20 17:20 north 1 0 known 0.10",
+    ):
+        assert words in page.text
+    assert "south 0" not in page.text, "it stayed where it was"
+    marks = {a["title"]: a for tag, a in page.elements if tag == "i" and "title" in a}
+    assert list(marks) == [
+        "frame 201 · 2025-03-20 12:20: north, domain 0 to 1",
+        "frame 501 · 2025-03-20 17:20: north, domain 1 to 0",
+    ]
+    assert [a["class"] for a in marks.values()] == ["mark s1", "mark s1 hollow"]
+    assert [a["style"] for a in marks.values()] == [
+        "left: 25.06%; bottom: 75.0%",
+        "left: 62.56%; bottom: 5.0%",
+    ]
+
+
+def test_without_domains_there_is_no_drift() -> None:
+    runs, truth = three_runs()
+    assert "Drift" not in Elements(render_report(runs, truth=truth)).text
+
+
 def test_better_and_worse_are_told_by_more_than_colour() -> None:
     runs, truth = three_runs()
     page = Elements(render_report(runs, truth=truth, pictures=picture))

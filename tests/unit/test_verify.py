@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from plain_run import run_plainly
 from tiny import METHOD, Assets, members, png, put, put_tars, tar, write_assets
 
-from mint_stream import checkpoint
+from mint_stream import checkpoint, schema
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_files import LogName, read_delta
 from mint_stream.bank_log import committed_log
@@ -107,6 +107,13 @@ def test_other_settings_are_clean(made: Made, tmp_path: Path, changes: dict[str,
     assert "4 of its 10 frames" in missing[0].what
     run_plainly(replace(config, limit=None))
     assert verify(output, input_url=made.input).findings == ()
+
+
+def test_fields_that_came_later_may_be_missing(made: Made, tmp_path: Path) -> None:
+    store = made.copy(str(tmp_path))
+    older = read_table(store, labels(store)).drop_columns(sorted(schema.LATER))
+    write_table(store, labels(store), older)
+    assert verify(str(tmp_path)).findings == ()
 
 
 def test_a_prefix_that_has_grown_and_a_replaced_shard_are_clean(made: Made, tmp_path: Path) -> None:
