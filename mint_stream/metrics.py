@@ -68,6 +68,7 @@ class RunMetrics:
             tag_keys=("output",),
         )
         self._seq = _gauge("bank_seq", "Merges that the bank has seen")
+        self._merges = 0
         self._staleness = _gauge(
             "bank_staleness", "Merges of other labelers that the latest unit had not seen"
         )
@@ -99,7 +100,10 @@ class RunMetrics:
         self._inc(self._adapted, unit["adapted"])
         for stage, rejects in json.loads(unit["rejected"]).items():
             self._inc(self._rejects, rejects, stage=stage)
-        self._seq.set(unit["bank_seq"], self._tags)
+        if unit["bank_seq"] is not None:
+            # Units of several labelers are committed in any order.
+            self._merges = max(self._merges, unit["bank_seq"])
+            self._seq.set(self._merges, self._tags)
         self._staleness.set(unit["bank_staleness"], self._tags)
         for camera, about in json.loads(unit["cameras"]).items():
             self._add_camera(camera, about)

@@ -67,7 +67,7 @@ LABELS = _schema(
     ("labelled_at", _TIME, "when the label was made"),
 )
 
-LATER = frozenset({"bank_domain", "drift"})
+LATER = frozenset({"adapted_label", "adapted_confidence", "bank_domain", "drift"})
 """Fields of labels that older files lack; they are read as null."""
 
 REJECTS = _schema(

@@ -128,6 +128,7 @@ def _sound(
     for field_ in kind:
         there = field_.name in table.schema.names
         if not there and field_.name in schema.LATER:
+            table = table.append_column(field_, pa.nulls(table.num_rows, field_.type))
             continue
         if not there or table.schema.field(field_.name).type != field_.type:
             wrong.append(field_.name)
@@ -174,7 +175,7 @@ def _check_labels(
         if table.num_rows and not pc.all(pc.fill_null(sane, False)).as_py():
             findings.add(name, f"{column} is not in [0, 1] everywhere", _ANEW)
     rows.labels += table.num_rows
-    answered = table.filter(pc.is_valid(table["adapted_label"]))
+    answered = table.filter(pc.or_(table["adapted"], pc.is_valid(table["adapted_label"])))
     rows.adapted.update(answered["bank_scope"].to_pylist())
     rows.guarded |= any(guard != "off" for guard in table["guard"].to_pylist())
 
