@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mint_stream.adapter import MintAdapter
 from mint_stream.benchmark.floor import count_flops
 from mint_stream.clip_model import LoadedClip, load_clip
-from mint_stream.config import PRESETS, Dtype, ModelConfig
+from mint_stream.config import PRESETS, ConfigError, Dtype, ModelConfig
 from mint_stream.model_files import RANDOM_WEIGHTS
 
 
@@ -29,6 +29,7 @@ class Loop(Protocol):
     def __call__(self, views_VCHW: Tensor) -> Tensor: ...
 
 
+Clock = Callable[[], float]
 MakeLoop = Callable[[LoadedClip, list[str], MintAdapter], Loop]
 
 
@@ -40,89 +41,124 @@ class ExactOptions:
     """An open_clip model; its weights are random, which changes neither cost nor equality."""
     classes: int = 10
     device: str = "auto"
-    dtype: Dtype = "float32"
-    """Precision of the product's encoder; the published loop runs in float32."""
+    dtype: tuple[Dtype, ...] = ("float32",)
+    """Precisions of the product's encoder; the published loop runs in float32."""
     same_dtype: bool = False
-    """Run the published loop under autocast in the same precision instead."""
+    """Run the published loop under autocast in the (first) precision of the product instead."""
     images: int = 2
     seed: int = 0
+    busy: bool = False
+    """Others use this machine, too: take the CPU time of this process for its time. With
+    OMP_NUM_THREADS=1 only; threads that wait for each other count as working."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of those that are compared, and what came out so far."""
+
+    name: str
+    label: Loop
+    seconds: list[float] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+
+    @property
+    def median_s(self) -> float:
+        """Seconds an image."""
+        return statistics.median(self.seconds)
 
 
 def compare(options: ExactOptions, make_loop: MakeLoop, console: Console) -> bool:
-    """Run both on the same images, in turn, and print ratio and differences.
+    """Run all on the same images, in turn, and print ratios and differences.
 
-    Returns whether the two agree on the most probable class of every image.
+    Returns whether they agree on the most probable class of every image.
     """
+    if options.busy and torch.get_num_threads() > 1:
+        raise ConfigError("busy is True; it must be left out unless OMP_NUM_THREADS is 1")
     method = PRESETS["paper"]
     names = [f"class number {n}" for n in range(options.classes)]
-    config = ModelConfig(
-        model=options.model, weights=RANDOM_WEIGHTS, device=options.device, dtype=options.dtype
-    )
-    torch.manual_seed(options.seed)
-    plain = load_clip(
-        ModelConfig(
-            model=options.model, weights=RANDOM_WEIGHTS, device=options.device, dtype="float32"
+
+    def build(dtype: Dtype) -> MintAdapter:
+        torch.manual_seed(options.seed)
+        clip = load_clip(
+            ModelConfig(
+                model=options.model, weights=RANDOM_WEIGHTS, device=options.device, dtype=dtype
+            )
         )
+        return MintAdapter(clip, [(name,) for name in names], method, seed=options.seed)
+
+    adapters = {dtype: build(dtype) for dtype in options.dtype}
+    first, plain = adapters[options.dtype[0]], build("float32")
+    device = first.clip.device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.same_dtype)
+    theirs = Side(
+        f"published loop, {'the same' if options.same_dtype else 'float32'}",
+        make_loop(plain.clip, names, plain),
     )
-    torch.manual_seed(options.seed)
-    clip = load_clip(config)
-    adapter = MintAdapter(clip, [(name,) for name in names], method, seed=options.seed)
-    published = make_loop(plain, names, adapter)
-    autocast = torch.autocast(
-        clip.device.type, torch.bfloat16, enabled=options.same_dtype and _is_bf16(clip)
-    )
-    views = list(_views(options, adapter))
-    ours, theirs, logits = [], [], []
-    with FlopCounterMode(display=False) as counter:
-        _adapt(adapter, views[0])  # also warms up: lazy initialisation
-    done = float(counter.get_total_flops())
-    fresh = MintAdapter(clip, [(name,) for name in names], method, seed=options.seed)
+    sides = [Side(_precision(a.clip), partial(_adapt, a)) for a in adapters.values()]
+    views = list(_views(options, first))
+    flops = count_flops(first.clip.model, first.text, method)
+    done = {}
+    for side, adapter in zip(sides, adapters.values(), strict=True):
+        before = adapter.bank
+        with FlopCounterMode(display=False) as counter:
+            side.label(views[0])  # also warms up: lazy initialisation
+        done[side.name] = float(counter.get_total_flops())
+        adapter.bank = before
+    clock = time.process_time if options.busy else time.perf_counter
     for image in track(views, "images", console=console, transient=True):
-        seconds, a = _timed(clip.device, partial(_adapt, fresh, image))
-        ours.append(seconds)
+        for side in sides:
+            _run(side, image, device, clock)
         with autocast:
-            seconds, b = _timed(clip.device, partial(published, image))
-        theirs.append(seconds)
-        logits.append((a.float().cpu(), b.float().cpu()))
-    flops = count_flops(clip.model, adapter.text, method)
-    peak = attainable_flops(clip)
-    agree = [bool(a.argmax() == b.argmax()) for a, b in logits]
+            _run(theirs, image, device, clock)
+    peaks = [attainable_flops(adapter.clip, clock) for adapter in adapters.values()]
 
-    table = Table(title=f"{options.model}, {options.classes} classes, {_what(clip, options)}")
-    for column in ("", "published loop", "mint_stream", "ratio"):
-        table.add_column(column, justify="left" if not column else "right")
-    ratios = [t / o for t, o in zip(theirs, ours, strict=True)]
-    table.add_row(
-        "seconds an image (median)",
-        f"{statistics.median(theirs):.3f}",
-        f"{statistics.median(ours):.3f}",
-        f"{statistics.median(ratios):.2f}",
-    )
-    table.add_row(
-        "needed TFLOP an image",
-        f"{flops.published / 1e12:.3f}",
-        f"{flops.floor / 1e12:.3f}",
-        f"{flops.ratio:.2f}",
-    )
-    table.add_row("done TFLOP an image", "", f"{done / 1e12:.3f}", f"{done / flops.floor:.3f}")
-    table.add_row(
-        "achieved GFLOP/s",
-        f"{flops.published / statistics.median(theirs) / 1e9:.0f}",
-        f"{done / statistics.median(ours) / 1e9:.0f}",
-        f"{done / statistics.median(ours) / peak:.2f} of attainable",
-    )
+    table = Table(title=f"{options.model}, {options.classes} classes, {_where(device)}")
+    table.add_column("", no_wrap=True)
+    for column in ("s an image", "ratio", "TFLOP", "of the floor", "GFLOP/s", "of attainable"):
+        table.add_column(column, justify="right")
+    speed = flops.published / theirs.median_s / 1e9
+    count, more = f"{flops.published / 1e12:.3f}", f"{flops.ratio:.2f}"
+    table.add_row(theirs.name, f"{theirs.median_s:.3f}", "1.00", count, more, f"{speed:.0f}", "")
+    for side, peak in zip(sides, peaks, strict=True):
+        speed = done[side.name] / side.median_s
+        table.add_row(
+            side.name,
+            f"{side.median_s:.3f}",
+            f"{_ratio(theirs, side):.2f}",
+            f"{done[side.name] / 1e12:.3f}",
+            f"{done[side.name] / flops.floor:.3f}",
+            f"{speed / 1e9:.0f}",
+            f"{speed / peak:.2f}",
+        )
     console.print(table)
-    difference = max(float((a - b).abs().max()) for a, b in logits)
-    spread = max(float(b.max() - b.min()) for _, b in logits)
+    return all([_agree(theirs, side, flops.ratio, console) for side in sides])
+
+
+def _run(side: Side, views_VCHW: Tensor, device: torch.device, clock: Clock) -> None:
+    seconds, logits_C = _timed(device, partial(side.label, views_VCHW), clock)
+    side.seconds.append(seconds)
+    side.logits.append(logits_C.detach().float().cpu())
+
+
+def _ratio(theirs: Side, ours: Side) -> float:
+    return statistics.median(t / o for t, o in zip(theirs.seconds, ours.seconds, strict=True))
+
+
+def _agree(theirs: Side, ours: Side, flops_ratio: float, console: Console) -> bool:
+    """Print how far the answers are apart; whether every image has the same top-1."""
+    pairs = list(zip(ours.logits, theirs.logits, strict=True))
+    same = sum(int(a.argmax() == b.argmax()) for a, b in pairs)
+    difference = max(float((a - b).abs().max()) for a, b in pairs)
+    spread = max(float(b.max() - b.min()) for _, b in pairs)
     console.print(
-        f"largest difference of the logits {difference:.2e} (they span {spread:.2f}); the same "
-        f"top-1 for {sum(agree)} of {len(agree)} images; speed-up is "
-        f"{statistics.median(ratios) / flops.ratio:.0%} of the ratio of the operation counts"
+        f"{ours.name}: largest difference of the logits {difference:.2e} (they span {spread:.2f}); "
+        f"the same top-1 for {same} of {len(pairs)} images; speed-up is "
+        f"{_ratio(theirs, ours) / flops_ratio:.0%} of the ratio of the operation counts"
     )
-    return all(agree)
+    return same == len(pairs)
 
 
-def attainable_flops(clip: LoadedClip) -> float:
+def attainable_flops(clip: LoadedClip, clock: Clock = time.perf_counter) -> float:
     """Operations a second of a large matrix product in the encoder's precision, here and now."""
     weight = clip.model.visual.transformer.resblocks[0].mlp[0].weight
     tokens = 4096 if clip.device.type == "cpu" else 65536
@@ -133,7 +169,7 @@ def attainable_flops(clip: LoadedClip) -> float:
             y = x @ weight.T
         return y
 
-    best = min(_timed(clip.device, products)[0] for _ in range(4))
+    best = min(_timed(clip.device, products, clock)[0] for _ in range(4))
     return 8 * tokens * weight.numel() / best
 
 
@@ -155,26 +191,21 @@ def _views(options: ExactOptions, adapter: MintAdapter) -> Iterator[Tensor]:
         yield adapter.views(pixels, f"picture {n}")
 
 
-def _timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
+def _timed(device: torch.device, work: Callable[[], Any], clock: Clock) -> tuple[float, Any]:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     result = work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start, result
+    return clock() - start, result
 
 
-def _is_bf16(clip: LoadedClip) -> bool:
-    return bool(clip.model.visual.conv1.weight.dtype is torch.bfloat16)
+def _precision(clip: LoadedClip) -> str:
+    return f"mint_stream, {str(clip.model.visual.conv1.weight.dtype).removeprefix('torch.')}"
 
 
-def _what(clip: LoadedClip, options: ExactOptions) -> str:
-    where = (
-        torch.cuda.get_device_name(clip.device)
-        if clip.device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
-    ours = str(clip.model.visual.conv1.weight.dtype).removeprefix("torch.")
-    theirs = ours if options.same_dtype else "float32"
-    return f"{where}, {ours} against {theirs}"
+def _where(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
