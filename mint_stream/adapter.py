@@ -418,6 +418,7 @@ class MintAdapter:
                 forwards=2 * views + 1 + trained if prompted else views,
                 backwards=trained,
             ),
+            guard=guard,
         )
 
     def _best(self, p_C: Tensor) -> tuple[str, float]:
