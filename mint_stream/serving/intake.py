@@ -58,7 +58,8 @@ async def receive(request: Request, settings: Settings, max_images: int) -> Uplo
         raise Problem(
             "unsupported-type",
             f"the Content-Type is {kind[:80]!r}",
-            f"Send the image itself as {', '.join(IMAGE_TYPES)}, or images as multipart/form-data.",
+            f"Send the image itself as {', '.join(IMAGE_TYPES)}, or images as multipart/form-data "
+            "(`curl -F image=@frame.jpg`).",
         )
     data = b"".join([chunk async for chunk in _limited(request, settings)])
     if not data:

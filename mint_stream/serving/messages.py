@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from mint_stream.serving.problems import ProblemDetails
 
@@ -52,11 +53,11 @@ _BANK: dict[str, Any] = {
 }
 
 
-class Score(BaseModel):
+class Score(TypedDict):
     """One label with its probability."""
 
     label: str
-    score: float = Field(ge=0, le=1)
+    score: Annotated[float, Field(ge=0, le=1)]
 
 
 class Shadow(BaseModel):

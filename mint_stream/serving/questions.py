@@ -96,4 +96,4 @@ def message(question: Question, answer: Answer, identity: Identity, ms: float) -
 
 
 def _scores(topk: Topk, k: int) -> list[Score]:
-    return [Score.model_construct(label=label, score=score) for label, score in topk[:k]]
+    return [{"label": label, "score": score} for label, score in topk[:k]]

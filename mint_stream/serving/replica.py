@@ -23,7 +23,7 @@ from mint_stream.labeler import MintLabeler
 from mint_stream.serving.answers import Answers, ReadAnswers, taught_by
 from mint_stream.serving.api import create_app
 from mint_stream.serving.bank_follower import BankFollower
-from mint_stream.serving.gate import Gate
+from mint_stream.serving.gate import AT_ONCE, Gate
 from mint_stream.serving.live_bank import ActorWatch, KeptBank, find_bank
 from mint_stream.serving.questions import Outcome, Question
 from mint_stream.serving.service import Service, ServicePlan
@@ -50,7 +50,7 @@ class Replica:
         self._join = serve.batch(
             max_batch_size=plan.settings.max_batch,
             batch_wait_timeout_s=0.0,
-            max_concurrent_batches=1,
+            max_concurrent_batches=AT_ONCE,
         )(self._run_batch)
         self._service = Service(
             plan, self._answers, self._ask, min_short_side=min_short_side(self._answers.reader)
@@ -60,7 +60,7 @@ class Replica:
         return create_app(self._service, gives_id=False)
 
     async def _ask(self, question: Question) -> Outcome:
-        async with self._gate:
+        async with self._gate.place():
             outcome: Outcome = await self._join(question)
             return outcome
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -19,10 +21,12 @@ from mint_stream.serving.answers import Answers, internal
 from mint_stream.serving.intake import Upload, decode_upload
 from mint_stream.serving.messages import Bank, Info, Label, Labels, Limits, Result
 from mint_stream.serving.problems import Problem
-from mint_stream.serving.questions import Answer, Identity, Outcome, Question, message
+from mint_stream.serving.questions import Identity, Outcome, Question, message
 from mint_stream.serving.settings import Settings
 
 _DECODERS = min(4, os.cpu_count() or 1)
+_TOGETHER = 4
+"""Images of one request, at most, that a thread decodes before it hands them on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ class Service:
     async def label_one(self, upload: Upload, asked: Asked, started: float) -> Label:
         """The answer for the only image. Raises `Problem`."""
         with _Admission(self, 1):
-            outcome = await self._label(upload.images[0], asked, started)
+            [outcome] = await self._label(upload.images, asked, started)
         if isinstance(outcome, Problem):
             raise outcome
         return outcome
@@ -96,15 +100,20 @@ class Service:
         self, upload: Upload, asked: Asked, started: float, request_id: str
     ) -> Labels:
         """The answers for all images. Raises `Problem` only for the request as a whole."""
-        with _Admission(self, len(upload.images)):
-            outcomes = await asyncio.gather(
-                *(self._label(image, asked, started) for image in upload.images)
+        images = upload.images
+        together = min(_TOGETHER, math.ceil(len(images) / _DECODERS))
+        with _Admission(self, len(images)):
+            groups = await asyncio.gather(
+                *(
+                    self._label(images[first : first + together], asked, started)
+                    for first in range(0, len(images), together)
+                )
             )
         results = [
             Result(index=index, problem=outcome.details(request_id))
             if isinstance(outcome, Problem)
             else Result.model_construct(index=index, label=outcome, problem=None)
-            for index, outcome in enumerate(outcomes)
+            for index, outcome in enumerate(chain.from_iterable(groups))
         ]
         rejected = sum(result.problem is not None for result in results)
         return Labels.model_construct(
@@ -177,21 +186,34 @@ class Service:
             last_error=state.last_error,
         )
 
-    async def _label(self, image: bytes | Problem, asked: Asked, started: float) -> Label | Problem:
-        """The outcome for one image; a problem of its own never reaches the others."""
-        if isinstance(image, Problem):
-            return image
+    async def _label(
+        self, images: Sequence[bytes | Problem], asked: Asked, started: float
+    ) -> list[Label | Problem]:
+        """The outcomes for a few images; a problem of one never reaches the others."""
         loop = asyncio.get_running_loop()
-        try:
-            question = await loop.run_in_executor(self._decoders, self._question, image, asked)
-            outcome = await self._batch(question)
-        except Problem as problem:
-            return problem
-        except MemoryError:
-            return internal()
-        if isinstance(outcome, Answer):
-            return message(question, outcome, self._identity, (time.perf_counter() - started) * 1e3)
-        return outcome
+        questions = await loop.run_in_executor(self._decoders, self._questions, images, asked)
+        return await asyncio.gather(*(self._answer(question, started) for question in questions))
+
+    def _questions(
+        self, images: Sequence[bytes | Problem], asked: Asked
+    ) -> list[Question | Problem]:
+        def question(image: bytes | Problem) -> Question | Problem:
+            try:
+                return image if isinstance(image, Problem) else self._question(image, asked)
+            except Problem as problem:
+                return problem
+            except MemoryError:
+                return internal()
+
+        return [question(image) for image in images]
+
+    async def _answer(self, question: Question | Problem, started: float) -> Label | Problem:
+        if isinstance(question, Problem):
+            return question
+        outcome = await self._batch(question)
+        if isinstance(outcome, Problem):
+            return outcome
+        return message(question, outcome, self._identity, (time.perf_counter() - started) * 1e3)
 
     def _question(self, image: bytes, asked: Asked) -> Question:
         picture = decode_upload(image, self.settings, self._min_short_side)

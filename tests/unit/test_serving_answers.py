@@ -28,8 +28,8 @@ def test_one_image_as_a_raw_body(client: TestClient, limited: ServicePlan, kind:
     label = Label.model_validate(answer.json(), strict=True)
     assert (label.frame, label.camera, label.width, label.height) == ("a/b.jpg", "north", 64, 48)
     assert len(label.topk) == len(label.source_topk) == 2
-    assert (label.label, label.confidence) == (label.topk[0].label, label.topk[0].score)
-    assert label.source_label == label.source_topk[0].label
+    assert (label.label, label.confidence) == (label.topk[0]["label"], label.topk[0]["score"])
+    assert label.source_label == label.source_topk[0]["label"]
     assert label.adapted
     assert label.shadow is None
     assert (label.bank_seq, label.bank_scope, label.preset) == (5, "shared", "paper")
