@@ -1,4 +1,4 @@
-"""`serve deploy`, `serve run` and the curl line as they are written, on a Ray of their own."""
+"""`serve deploy`, `serve run`, curl and the client as they are written, on a Ray of their own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ready(url: str) -> bool:
         return False
 
 
-def test_the_written_commands_start_a_service_that_answers_the_written_curl_line(
+def test_the_written_commands_start_a_service_that_answers_the_written_clients(
     assets: Assets, tmp_path: Path
 ) -> None:
     if shutil.which("curl") is None:
@@ -45,6 +45,8 @@ def test_the_written_commands_start_a_service_that_answers_the_written_curl_line
     written = re.search(r"```bash\n(serve run .*?)\n(curl .*?)\n```", section, re.DOTALL)
     assert written is not None
     run, curl = written[1].partition("#")[0], written[2]
+    client = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert client is not None
     deploy = (REPOSITORY / "infra" / "serve.yaml").read_text()
     command = deploy.splitlines()[0].removeprefix("# ")
     http, port, dashboard = free_port(), free_port(), free_port()
@@ -72,7 +74,10 @@ def test_the_written_commands_start_a_service_that_answers_the_written_curl_line
         url = f"{LOOPBACK}:{http}"
         head.until(lambda: ready(url), "what was deployed")
         about = httpx2.get(f"{url}/v1/info").json()
-        assert ask(curl, f"{url}/v1/label", tmp_path)["label"] in about["classes"]
+        found = ask(curl, f"{url}/v1/label", tmp_path)
+        assert found["label"] in about["classes"]
+        said = [found[name] for name in ("label", "confidence", "source_label", "bank_seq")]
+        assert run_client(client[1], url, tmp_path) == " ".join(map(str, said))
         assert (about["model"], about["bank_seq"]) == ("clip", None)
 
         words = f"{run} model={assets.model} labels={assets.labels}"
@@ -99,6 +104,15 @@ def shell(line: str, environment: dict[str, str]) -> subprocess.CompletedProcess
         text=True,
         timeout=120,
     )
+
+
+def run_client(program: str, url: str, folder: Path) -> str:
+    """What the README's client prints, with another port."""
+    program = program.replace(f"{LOOPBACK}:8000", url)
+    assert url in program
+    return subprocess.check_output(
+        [sys.executable, "-c", program], cwd=folder, text=True, timeout=60
+    ).strip()
 
 
 def ask(curl: str, url: str, folder: Path) -> dict[str, Any]:
