@@ -29,7 +29,7 @@ from mint_stream.domains import ClassSpace, DomainBank, Standing, answer
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks
 from mint_stream.guard import ADAPTING, NO_GUARD
 from mint_stream.losses import entropy, marginal_entropy, most_confident, votes
-from mint_stream.prediction import Cost, Prediction
+from mint_stream.prediction import ONE_PASS, Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
 from mint_stream.text_prompt import TextPrompt
 from mint_stream.views import make_views
@@ -176,7 +176,7 @@ class MintAdapter:
         seen = self.look(views_VCHW)
         source_C = self.logits(seen.source_VE[:1], self.source_text_CE)[0].softmax(-1)
         if not self.method.adapts:
-            return self._prediction(source_C, None, top_k, views=1)
+            return self._prediction(source_C, None, top_k)
         before = self.bank
         self.reset()
         if self.method.algorithm == "zero":
@@ -192,13 +192,18 @@ class MintAdapter:
         if not finite:
             self.bank = before
         answer_C = adapted_C if finite else None
-        return self._prediction(source_C, answer_C, top_k, views=len(views_VCHW))
+        return self._prediction(source_C, answer_C, top_k, cost=self.cost(len(views_VCHW)))
 
-    def label_frozen(self, images_B3HW: Tensor, top_k: int = 5) -> list[Prediction]:
-        """The frozen model's answers for B normalised images, in one pass."""
+    def label_frozen(
+        self, images_B3HW: Tensor, top_k: int = 5, *, guard: str = NO_GUARD
+    ) -> list[Prediction]:
+        """The frozen model's answers for B normalised images, in one pass.
+
+        guard: why there are no others, where there might be.
+        """
         seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE).softmax(-1)
-        return [self._prediction(source_C, None, top_k, views=1) for source_C in source_BC]
+        return [self._prediction(source_C, None, top_k, guard) for source_C in source_BC]
 
     @torch.no_grad()
     def label_stream(
@@ -221,7 +226,7 @@ class MintAdapter:
         finite_B = p_BC.isfinite().all(-1).tolist()
         return [
             dataclasses.replace(
-                self._prediction(source_C, p_C if finite else None, top_k, 1, standing.verdict),
+                self._prediction(source_C, p_C if finite else None, top_k, standing.verdict),
                 bank_domain=standing.entry,
                 drift=standing.drift,
             )
@@ -265,13 +270,13 @@ class MintAdapter:
         """A bank for `label_stream`, as one of so many `labelers` that share it."""
         return DomainBank(keys_KD, prompts_KPD, usage_K, self.method, labelers)
 
-    def views(self, image_HW3: np.ndarray, frame: str) -> Tensor:
-        """The image's V views on the adapter's device: (V, 3, H, W)."""
+    def views(self, image_HW3: np.ndarray, frame: str, count: int | None = None) -> Tensor:
+        """The image's V views on the adapter's device, or the first `count`: (V, 3, H, W)."""
         with self.stopwatch("views"):
             return make_views(
                 image_HW3,
                 self.clip.preprocess,
-                count=self.method.views,
+                count=count or self.method.views,
                 min_crop_area=self.method.min_crop_area,
                 seed=self.seed,
                 frame=frame,
@@ -387,13 +392,20 @@ class MintAdapter:
         """exp(logit_scale) * image @ text.T: (B, C)."""
         return self.logit_scale * image_BE @ text_CE.T
 
+    def cost(self, views: int) -> Cost:
+        """What adapting to an image in so many views costs."""
+        if self.method.algorithm != "mint":
+            return Cost(forwards=views, backwards=0)
+        trained = self.method.steps * self.method.confident_views
+        return Cost(forwards=2 * views + 1 + trained, backwards=trained)
+
     def _prediction(
         self,
         source_C: Tensor,
         adapted_C: Tensor | None,
         top_k: int,
-        views: int,
         guard: str = NO_GUARD,
+        cost: Cost = ONE_PASS,
     ) -> Prediction:
         """The answer that stands, with both beside it. adapted_C is None where there is none."""
         stands = adapted_C is not None and guard in (ADAPTING, NO_GUARD) and not self.shadow
@@ -402,8 +414,6 @@ class MintAdapter:
         best = list(zip((self.labels[i] for i in indices.tolist()), scores.tolist(), strict=True))
         source_label, source_confidence = self._best(source_C)
         adapted = (None, None) if adapted_C is None else self._best(adapted_C)
-        prompted = self.method.adapts and self.method.algorithm == "mint"
-        trained = self.method.steps * self.method.confident_views if prompted else 0
         return Prediction(
             label=best[0][0],
             confidence=best[0][1],
@@ -414,10 +424,7 @@ class MintAdapter:
             adapted=stands,
             adapted_label=adapted[0],
             adapted_confidence=adapted[1],
-            cost=Cost(
-                forwards=2 * views + 1 + trained if prompted else views,
-                backwards=trained,
-            ),
+            cost=cost,
             guard=guard,
         )
 

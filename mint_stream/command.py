@@ -57,6 +57,9 @@ class Options:
     adapt: Literal["on", "shadow", "off"] = "on"
     """shadow: the bank learns, but the frozen answer stands and the adapted one is recorded beside
     it. off: frozen answers, and the bank stays as it is. May change from run to run."""
+    adapt_budget: Annotated[float | None, tyro.conf.arg(metavar="SHARE")] = None
+    """Largest share of a labeler's time that adapting may take, such as 0.05; frames that there is
+    no time for keep the frozen answer. An output keeps that of its first run."""
     limit: int | None = None
     """Label only the first frames of the input, counted over all runs into this output."""
     seed: int = 0
@@ -98,6 +101,7 @@ class Options:
             num_labelers=self.num_labelers,
             bank_scope=self.bank_scope,
             adapt=self.adapt,
+            adapt_budget=self.adapt_budget,
             unit_size=self.unit_size,
             limit=self.limit,
             seed=self.seed,

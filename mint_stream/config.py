@@ -193,6 +193,8 @@ class RunConfig:
     adapt: Adapt = "on"
     """`shadow`: the bank learns, the frozen answer stands and the adapted one is recorded beside
     it. `off`: no bank, the frozen answer alone."""
+    adapt_budget: float | None = None
+    """Largest share of a labeler's time that adapting may take; None for as much as it needs."""
     unit_size: int = 16
     """Frames in a unit: what is read, labelled, merged, committed and retried as a whole."""
     limit: int | None = None
@@ -216,6 +218,12 @@ class RunConfig:
         require(self.poll_s > 0, "poll", self.poll_s, "> 0")
         require(
             0 < self.max_reject_ratio <= 1, "max-reject-ratio", self.max_reject_ratio, "in (0, 1]"
+        )
+        require(
+            self.adapt_budget is None or 0 < self.adapt_budget <= 1,
+            "adapt-budget",
+            self.adapt_budget,
+            "in (0, 1]",
         )
         require(
             self.bank_scope in ("shared", "camera"),
@@ -250,6 +258,7 @@ class LabelerConfig:
     seed: int = 0
     shadow: bool = False
     """The frozen answer stands, and the adapted one is recorded beside it."""
+    adapt_budget: float | None = None
     top_k: int = 5
     labelers: int = 1
     """How many share the bank."""

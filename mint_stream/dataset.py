@@ -202,6 +202,7 @@ def labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> Labele
         bank_scope=config.bank_scope,
         seed=config.seed,
         shadow=config.adapt == "shadow",
+        adapt_budget=config.adapt_budget,
         top_k=config.top_k,
         labelers=config.num_labelers,
         threads=None if gpus else _threads(config.num_labelers),

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from mint_stream import bank_state, schema
 from mint_stream.adapter import BankTensors, MintAdapter
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_files import write_delta
+from mint_stream.budget import BUDGET, AdaptBudget
 from mint_stream.clip_model import load_clip
 from mint_stream.config import LabelerConfig
 from mint_stream.flow import LABELLED_ROW, row, rows
+from mint_stream.guard import NO_GUARD
 from mint_stream.logs import about
 from mint_stream.prediction import Prediction
 
@@ -51,6 +54,11 @@ class MintLabeler:
             seed=config.seed,
             shadow=config.shadow,
         )
+        self.budget = None
+        if config.adapt_budget is not None and bank is not None:
+            self.budget = AdaptBudget(config.adapt_budget, self.adapter.stopwatch)
+        self._behind = False
+        """Units went by of which the bank was not told."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """flow.UNIT_ROW rows in, flow.LABELLED_ROW rows out."""
@@ -70,20 +78,21 @@ class MintLabeler:
         stopwatch = self.adapter.stopwatch
         stopwatch.seconds["decode"] += unit["read_seconds"]
         rejects = [dict(reject) for reject in unit["rejects"]]
-        seq = 0
-        if self.bank is not None:
-            with stopwatch("bank"):
-                seq = self.bank.begin(unit["unit"])
+        spent_s = self.budget.spent_s if self.budget is not None else 0.0
+        seq = 0 if self.bank is None else self._begin(self.bank, unit)
         labelled, update = self._label(unit["frames"], rejects)
         log_name, log_data = "", None
         bank_seq = staleness = None
         if self.bank is not None:
-            with stopwatch("bank"):
-                receipt = self.bank.merge(unit["unit"], update)
-            if log_name := receipt.log_name:
-                log_data = write_delta(update, unit=unit["unit"], seq=receipt.seq)
-            bank_seq = receipt.seq
-            staleness = max(0, bank_seq - seq - bool(log_name))
+            if update or self.budget is None:
+                with self._spending(), stopwatch("bank"):
+                    receipt = self.bank.merge(unit["unit"], update)
+                if log_name := receipt.log_name:
+                    log_data = write_delta(update, unit=unit["unit"], seq=receipt.seq)
+                bank_seq = receipt.seq
+                staleness = max(0, bank_seq - seq - bool(log_name))
+            else:
+                bank_seq, staleness, self._behind = seq, 0, True
         now = datetime.datetime.now(datetime.UTC)
         counts = Counter(reject["stage"] for reject in rejects)
         with stopwatch("write"):
@@ -98,6 +107,8 @@ class MintLabeler:
                 "log": log_data,
                 "labelled": len(labelled),
                 "adapted": sum(prediction.adapted for _, _, prediction in labelled),
+                "spared": sum(prediction.guard == BUDGET for _, _, prediction in labelled),
+                "adapt_seconds": 0.0 if self.budget is None else self.budget.spent_s - spent_s,
                 "passes": sum(p.cost.forwards + p.cost.backwards for _, _, p in labelled),
                 "rejected": json.dumps(counts),
                 "bank_seq": bank_seq,
@@ -106,6 +117,25 @@ class MintLabeler:
                 "stage_seconds": json.dumps(stopwatch.take()),
             }
 
+    def _begin(self, bank: BankClient, unit: dict[str, Any]) -> int:
+        """Start on a unit, with the bank up to date if it will be needed; gives its seq."""
+        with self._spending(), self.adapter.stopwatch("bank"):
+            seq = bank.begin(unit["unit"])
+            if self._behind and self._time_for(unit["frames"]):
+                seq, self._behind = bank.merge(unit["unit"], {}).seq, False
+        return seq
+
+    def _time_for(self, frames: list[dict[str, Any]]) -> bool:
+        """Whether the budget allows to adapt to these frames, or to one of them."""
+        least = len(frames) if self.config.method.algorithm == "domains" else 1
+        return self.budget is None or self.budget.affordable(least) == least
+
+    def _spending(
+        self, frames: int = 0, *, stage: str | None = None
+    ) -> AbstractContextManager[None]:
+        """`AdaptBudget.spending`, where there is a budget."""
+        return nullcontext() if self.budget is None else self.budget.spending(frames, stage=stage)
+
     def _label(
         self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
     ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
@@ -113,26 +143,63 @@ class MintLabeler:
         if self.bank is None:
             return self._label_frozen(frames, rejects), {}
         if self.config.method.algorithm == "domains":
+            if not self._time_for(frames):
+                return self._label_frozen(frames, rejects, guard=BUDGET), {}
             return self._label_stream(self.bank, frames, rejects)
+        spared: dict[str, Prediction] = {}
+        if self.budget is not None:
+            frames, spared = self._spare(self.budget, frames, rejects)
+        return self._adapt(self.bank, frames, spared, rejects)
+
+    def _spare(
+        self, budget: AdaptBudget, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], dict[str, Prediction]]:
+        """The frames that can be read, and the frozen answers of those that there is no time for.
+
+        There is time for the most uncertain ones first.
+        """
+        started_s = self.adapter.stopwatch.total_s
+        answers = self._label_frozen(frames, rejects, guard=BUDGET)
+        each_s = (self.adapter.stopwatch.total_s - started_s) / max(1, len(answers))
+        cost = self.adapter.cost(self.config.method.views)
+        count = budget.affordable(len(answers), each_s * (cost.forwards + cost.backwards))
+        certain_first = sorted(answers, key=lambda answer: answer[2].entropy)
+        return [frame for frame, _, _ in answers], {
+            frame["frame"]: prediction
+            for frame, _, prediction in certain_first[: len(answers) - count]
+        }
+
+    def _adapt(
+        self,
+        client: BankClient,
+        frames: list[dict[str, Any]],
+        spared: dict[str, Prediction],
+        rejects: list[dict[str, Any]],
+    ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
+        """One frame after the other, except those whose answer stands in `spared`."""
         labelled = []
         banks: dict[str, BankTensors] = {}
         for frame in frames:
             scope = self._scope(frame)
+            if frame["frame"] in spared:
+                labelled.append((frame, scope, spared[frame["frame"]]))
+                continue
             if scope not in banks:
-                state = self.bank.state(scope)
+                state = client.state(scope)
                 self.adapter.load_bank(*bank_state.effective(state), state.usage_K)
                 banks[scope] = self.adapter.bank
             self.adapter.bank = banks[scope]
             try:
-                views = self.adapter.views(_pixels(frame), frame["frame"])
-                prediction = self.adapter.label_views(views, self.config.top_k)
+                with self._spending(frames=1):
+                    views = self.adapter.views(_pixels(frame), frame["frame"])
+                    prediction = self.adapter.label_views(views, self.config.top_k)
             except Exception as error:
                 rejects.append(_reject(frame, error))
                 continue
             banks[scope] = self.adapter.bank
             labelled.append((frame, scope, prediction))
         return labelled, {
-            scope: bank_state.delta(self.bank.state(scope), *bank.arrays(), bank.decay)
+            scope: bank_state.delta(client.state(scope), *bank.arrays(), bank.decay)
             for scope, bank in banks.items()
         }
 
@@ -150,25 +217,29 @@ class MintLabeler:
             banks[scope] = self.adapter.domain_bank(
                 *bank_state.effective(state), state.usage_K, self.config.labelers
             )
-        predictions = self.adapter.label_stream(
-            images_B3HW,
-            [banks[scope] for scope in scopes],
-            [frame["camera"] for frame in readable],
-            self.config.top_k,
-        )
+        with self._spending(frames=len(readable), stage="domains"):
+            predictions = self.adapter.label_stream(
+                images_B3HW,
+                [banks[scope] for scope in scopes],
+                [frame["camera"] for frame in readable],
+                self.config.top_k,
+            )
         return list(zip(readable, scopes, predictions, strict=True)), {
             scope: bank_state.delta(client.state(scope), *bank.arrays(), bank.decay)
             for scope, bank in banks.items()
         }
 
     def _label_frozen(
-        self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
+        self,
+        frames: list[dict[str, Any]],
+        rejects: list[dict[str, Any]],
+        guard: str = NO_GUARD,
     ) -> Labelled:
         """The frozen model's answers: one pass over view 0 of all frames."""
         readable, images_B3HW = self._images(frames, rejects)
         if not readable:
             return []
-        predictions = self.adapter.label_frozen(images_B3HW, self.config.top_k)
+        predictions = self.adapter.label_frozen(images_B3HW, self.config.top_k, guard=guard)
         return [
             (frame, self._scope(frame), prediction)
             for frame, prediction in zip(readable, predictions, strict=True)
@@ -181,7 +252,7 @@ class MintLabeler:
         views, readable = [], []
         for frame in frames:
             try:
-                views.append(self.adapter.views(_pixels(frame), frame["frame"])[:1])
+                views.append(self.adapter.views(_pixels(frame), frame["frame"], count=1))
                 readable.append(frame)
             except Exception as error:
                 rejects.append(_reject(frame, error))

@@ -59,6 +59,7 @@ class RunMetrics:
         self._active_tags = {**self._tags, "follow": str(follow).lower()}
         self._frames = _counter("frames", "Frames labelled and committed")
         self._adapted = _counter("adapted_frames", "Frames whose adapted answer stands")
+        self._spared = _counter("spared_frames", "Frames that an adaptation budget had no time for")
         self._rejects = _counter("rejects", "Rows written to rejects/", "stage")
         self._seconds = _counter("stage_seconds", "Seconds spent, by stage", "stage")
         self._commit = Histogram(
@@ -85,6 +86,7 @@ class RunMetrics:
         # Prometheus sees what is added to a counter that it knows; the first value is no increase.
         self._inc(self._frames, _NOTHING)
         self._inc(self._adapted, _NOTHING)
+        self._inc(self._spared, _NOTHING)
         for stage in _REJECT_STAGES:
             self._inc(self._rejects, _NOTHING, stage=stage)
 
@@ -98,6 +100,7 @@ class RunMetrics:
             return
         self._inc(self._frames, unit["labelled"])
         self._inc(self._adapted, unit["adapted"])
+        self._inc(self._spared, unit["spared"])
         for stage, rejects in json.loads(unit["rejected"]).items():
             self._inc(self._rejects, rejects, stage=stage)
         if unit["bank_seq"] is not None:

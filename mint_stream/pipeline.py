@@ -48,6 +48,8 @@ class Tally:
     frames: int = 0
     units: int = 0
     adapted: int = 0
+    spared: int = 0
+    adapt_s: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
     stage_seconds: Counter[str] = field(default_factory=Counter)
     labelling_since: float | None = None
@@ -57,11 +59,13 @@ class Tally:
         """Count one flow.COMMITTED_ROW."""
         seconds = json.loads(unit["stage_seconds"])
         self.stage_seconds.update(seconds)
+        self.adapt_s += unit["adapt_seconds"]
         if not unit["won"]:
             return
         self.units += 1
         self.frames += unit["labelled"]
         self.adapted += unit["adapted"]
+        self.spared += unit["spared"]
         self.rejects.update(json.loads(unit["rejected"]))
         if self.labelling_since is None and unit["labelled"]:
             in_labeler_s = sum(s for stage, s in seconds.items() if stage not in BESIDE)
@@ -137,6 +141,9 @@ class Run:
             already_done=done.frames,
             rejects=dict(tally.rejects),
             adapted=tally.adapted,
+            adapt_budget=self.config.adapt_budget,
+            spared=tally.spared,
+            adapt_s=tally.adapt_s,
             labelers=self.config.num_labelers,
             startup_s=max(0.0, (tally.labelling_since or ended) - started),
             stage_seconds=dict(tally.stage_seconds),

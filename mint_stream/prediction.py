@@ -13,6 +13,10 @@ class Cost:
     backwards: int
 
 
+ONE_PASS = Cost(forwards=1, backwards=0)
+"""Of the frozen model, and of whatever needs no other pass than that one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """An answer for one image, with the frozen model's beside it."""
@@ -33,7 +37,8 @@ class Prediction:
     adapted_confidence: float | None = None
     cost: Cost
     guard: str = "off"
-    """What the guard said (`guard.verdict`); `off` where none watches."""
+    """What the guard said (`guard.verdict`); `off` where none watches, `budget` where there was no
+    time to adapt."""
     bank_domain: int | None = None
     """Of a bank of domains, the entry that the image belongs to."""
     drift: float | None = None

@@ -100,6 +100,7 @@ def _settings(config: RunConfig, classes: ClassList, model_hash: str) -> dict[st
         "classes_hash": classes.hash,
         "preset": as_dict(config.method),
         "bank_scope": config.bank_scope,
+        "adapt_budget": config.adapt_budget,
         "seed": config.seed,
         "unit_size": config.unit_size,
     }

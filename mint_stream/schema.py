@@ -45,7 +45,7 @@ LABELS = _schema(
     (
         "guard",
         pa.string(),
-        "adapting, or why the frozen answer stands; off without a guard",
+        "adapting, or why the frozen answer stands; off without a guard; budget: no time to adapt",
     ),
     (
         "bank_domain",

@@ -72,7 +72,10 @@ def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, 
     return {**counts, "won": won, "stage_seconds": json.dumps(seconds)}
 
 
-_TOLD = ("unit", "labelled", "adapted", "rejected", "bank_seq", "bank_staleness", "cameras")
+_TOLD = (
+    *("unit", "labelled", "adapted", "spared", "adapt_seconds", "rejected"),
+    *("bank_seq", "bank_staleness", "cameras"),
+)
 """What is handed on to the driver as it came."""
 
 

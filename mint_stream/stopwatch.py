@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -15,16 +15,21 @@ class Stopwatch:
     the wait falls to the stage that reads the answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.total_s = 0.0
+        """Of all stages measured here, never taken away."""
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self._clock()
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            elapsed_s = self._clock() - start
+            self.seconds[stage] += elapsed_s
+            self.total_s += elapsed_s
 
     def take(self) -> dict[str, float]:
         """The seconds since the last `take`, by stage."""

@@ -46,6 +46,12 @@ class RunSummary:
     """Rows written to `rejects/`, by stage (list, read, decode, label)."""
     adapted: int = 0
     """Frames among `frames` whose adapted answer stands."""
+    adapt_budget: float | None = None
+    """Share of the labelers' time that adapting was allowed; None for all that it needs."""
+    spared: int = 0
+    """Frames among `frames` that kept the frozen answer because of it."""
+    adapt_s: float = 0.0
+    """What adapting took, where there is a budget."""
     labelers: int = 1
     startup_s: float = 0.0
     """Part of `seconds` before the first frame was labelled: Ray, listing, loading the model."""
@@ -205,6 +211,14 @@ def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
     inside = [(name, s) for name, s in stages if name not in BESIDE]
     spent_s = sum(s for _, s in inside)
     if spent_s > 0:
+        if summary.adapt_budget is not None:
+            yield (
+                "budget",
+                Text(
+                    f"adapting took {percent(summary.adapt_s / spent_s)} of the labelers' time, of "
+                    f"{percent(summary.adapt_budget)}; no time for {summary.spared:,} frames"
+                ),
+            )
         shares = ", ".join(f"{name} {s:.1f} s ({s / spent_s:.1%})" for name, s in inside)
         yield "labelers", Text(shares)
         beside = ", ".join(f"{name} {s:.1f} s" for name, s in stages if name in BESIDE)

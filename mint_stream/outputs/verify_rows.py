@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from mint_stream import schema
 from mint_stream.bank_log import BANK_LOG_KEY, each
+from mint_stream.budget import BUDGET
+from mint_stream.guard import NO_GUARD
 from mint_stream.outputs.findings import AGAIN, BRING_BACK, Findings, some
 from mint_stream.outputs.listing import Listing
 from mint_stream.outputs.settings import Settings
@@ -177,7 +179,7 @@ def _check_labels(
     rows.labels += table.num_rows
     answered = table.filter(pc.or_(table["adapted"], pc.is_valid(table["adapted_label"])))
     rows.adapted.update(answered["bank_scope"].to_pylist())
-    rows.guarded |= any(guard != "off" for guard in table["guard"].to_pylist())
+    rows.guarded |= any(guard not in (NO_GUARD, BUDGET) for guard in table["guard"].to_pylist())
 
 
 def _check_against_settings(

@@ -20,6 +20,8 @@ from mint_stream.config import PRESETS
 from mint_stream.storage import Store
 
 FLAGS = {
+    "--adapt",
+    "--adapt-budget",
     "--bank-scope",
     "--checkpoint-every",
     "--device",

@@ -140,6 +140,7 @@ UNIT = {
     "bank_seq": None,
     "bank_staleness": None,
     "cameras": "{}",
+    "spared": 0,
     "stage_seconds": '{"encoder": 0.5, "commit": 0.25, "views": 0.0}',
 }
 

@@ -18,7 +18,7 @@ from mint_stream.config import PRESETS, ModelConfig
 from mint_stream.pipeline import prepare_run
 from mint_stream.results import read_labels, read_rejects
 from mint_stream.storage import Store
-from mint_stream.summary import RunFailed
+from mint_stream.summary import BESIDE, RunFailed
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -275,3 +275,15 @@ def test_weights_that_do_not_fit_end_the_run_with_one_line(local: Place) -> None
     with pytest.raises(RunFailed, match="do not fit the model") as failed:
         run.execute()
     assert "\n" not in str(failed.value)
+
+
+def test_a_budget_is_kept_and_told(local: Place) -> None:
+    ids = put_tars(local.input, shards=2, frames=16)
+    summary = local.run(adapt_budget=0.01)
+    rows = read_labels(local.output)
+    check_frames(Output.read(local.output), ids)
+    spared = rows["guard"].to_pylist().count("budget")
+    assert summary.spared == spared > 0
+    assert summary.adapted == rows["adapted"].to_pylist().count(True) == 32 - spared
+    inside_s = sum(s for stage, s in summary.stage_seconds.items() if stage not in BESIDE)
+    assert 0 <= summary.adapt_s <= inside_s
