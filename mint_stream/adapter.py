@@ -10,8 +10,7 @@ N context tokens, W text width, C classes, E dimension of the joint space.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +32,8 @@ from mint_stream.prediction import ONE_PASS, Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
 from mint_stream.text_prompt import TextPrompt
 from mint_stream.views import make_views
+
+_UNWATCHED = Standing(verdict=NO_GUARD)
 
 
 @dataclass
@@ -203,7 +204,8 @@ class MintAdapter:
         """
         seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE).softmax(-1)
-        return [self._prediction(source_C, None, top_k, guard) for source_C in source_BC]
+        standing = Standing(verdict=guard)
+        return [self._prediction(source_C, None, top_k, standing) for source_C in source_BC]
 
     @torch.no_grad()
     def label_stream(
@@ -212,24 +214,23 @@ class MintAdapter:
         banks: Sequence[DomainBank],
         cameras: Sequence[str | None],
         top_k: int = 5,
+        *,
+        learn: bool = True,
     ) -> list[Prediction]:
         """Take B normalised frames into their domains' entries, and label them: one pass.
 
         banks, cameras: of each frame. The frames of one camera are taken together, in time order:
-        the more there are, the sooner a new domain is known.
+        the more there are, the sooner a new domain is known. Without `learn` the banks are only
+        read.
         """
         seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE)
         with self.stopwatch("domains"):
-            logits_BC, standings = self.domain_logits(seen, source_BC, banks, cameras, learn=True)
+            logits_BC, standings = self.domain_logits(seen, source_BC, banks, cameras, learn=learn)
         p_BC, source_BC = logits_BC.softmax(-1), source_BC.float().cpu().softmax(-1)
         finite_B = p_BC.isfinite().all(-1).tolist()
         return [
-            dataclasses.replace(
-                self._prediction(source_C, p_C if finite else None, top_k, standing.verdict),
-                bank_domain=standing.entry,
-                drift=standing.drift,
-            )
+            self._prediction(source_C, p_C if finite else None, top_k, standing)
             for p_C, finite, source_C, standing in zip(
                 p_BC, finite_B, source_BC, standings, strict=True
             )
@@ -240,21 +241,20 @@ class MintAdapter:
         seen: Seen,
         source_BC: Tensor,
         banks: Sequence[DomainBank | None],
-        cameras: Sequence[str | None],
+        cameras: Sequence[Hashable],
         *,
         learn: bool,
     ) -> tuple[Tensor, list[Standing]]:
         """`domains.answer` for tensors: logits (B, C) on the CPU, and the standings.
 
-        source_BC: the frozen model's logits. Without `learn` the banks are only read, and each
-        frame stands for itself.
+        source_BC: the frozen model's logits. Without `learn` the banks are only read.
         """
         logits_BC, standings = answer(
             _array(source_BC),
             _array(seen.query_VQD[:, 0]),
             _array(self.encoder.activation(seen.query_VQD[:, -1])),
             banks,
-            cameras if learn else range(len(banks)),
+            cameras,
             self.space,
             learn=learn,
         )
@@ -404,11 +404,12 @@ class MintAdapter:
         source_C: Tensor,
         adapted_C: Tensor | None,
         top_k: int,
-        guard: str = NO_GUARD,
+        standing: Standing = _UNWATCHED,
         cost: Cost = ONE_PASS,
     ) -> Prediction:
         """The answer that stands, with both beside it. adapted_C is None where there is none."""
-        stands = adapted_C is not None and guard in (ADAPTING, NO_GUARD) and not self.shadow
+        trusted = standing.verdict in (ADAPTING, NO_GUARD)
+        stands = trusted and adapted_C is not None and not self.shadow
         p_C = adapted_C if adapted_C is not None and stands else source_C
         scores, indices = p_C.topk(min(top_k, len(self.labels)))
         best = list(zip((self.labels[i] for i in indices.tolist()), scores.tolist(), strict=True))
@@ -425,7 +426,9 @@ class MintAdapter:
             adapted_label=adapted[0],
             adapted_confidence=adapted[1],
             cost=cost,
-            guard=guard,
+            guard=standing.verdict,
+            bank_domain=standing.entry,
+            drift=standing.drift,
         )
 
     def _best(self, p_C: Tensor) -> tuple[str, float]:

@@ -137,7 +137,7 @@ class BankReader:
         """As `_with_banks`, for the `realtime` preset: each frame by the domain that it shows."""
         of_frames = [banks.get(scope) for scope in scopes]
         answer_BC, standings = self.adapter.domain_logits(
-            seen, logits_BC, of_frames, scopes, learn=False
+            seen, logits_BC, of_frames, range(len(scopes)), learn=False
         )
         adapting = [standing.verdict == ADAPTING for standing in standings]
         stands_B1 = torch.tensor(adapting)[:, None]

@@ -47,6 +47,8 @@ class Checkpoint:
     parquet_sha256: str
     covered: tuple[str, ...]
     """Log objects that the checkpoint holds and that may still be on the store."""
+    rolled_back_to: int | None = None
+    """Seq of the bank that a rollback brought back; None where the bank follows from the log."""
 
     def to_json(self) -> bytes:
         """With a hash over itself."""
@@ -86,7 +88,13 @@ class RestoreResult:
 
 
 def save(
-    store: Store, banks: Banks, *, covered: Iterable[str], number: int, identity: Mapping[str, Any]
+    store: Store,
+    banks: Banks,
+    *,
+    covered: Iterable[str],
+    number: int,
+    identity: Mapping[str, Any],
+    rolled_back_to: int | None = None,
 ) -> Checkpoint:
     """Write checkpoint `number`. Once this returns it is down and complete.
 
@@ -104,6 +112,7 @@ def save(
         identity=_with_start(identity, banks.initial),
         parquet_sha256=sha256,
         covered=tuple(sorted(covered)),
+        rolled_back_to=rolled_back_to,
     )
     store.write(f"{checkpoint.name}.parquet", data)
     store.write(f"{checkpoint.name}.json", checkpoint.to_json())

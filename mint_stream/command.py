@@ -60,6 +60,9 @@ class Options:
     adapt_budget: Annotated[float | None, tyro.conf.arg(metavar="SHARE")] = None
     """Largest share of a labeler's time that adapting may take, such as 0.05; frames that there is
     no time for keep the frozen answer. An output keeps that of its first run."""
+    relabel_suspect: bool = False
+    """Label nothing new, but again the frames that were adapted to shortly before the guard refused
+    their domain, by the bank as it is now."""
     limit: int | None = None
     """Label only the first frames of the input, counted over all runs into this output."""
     seed: int = 0
@@ -102,6 +105,7 @@ class Options:
             bank_scope=self.bank_scope,
             adapt=self.adapt,
             adapt_budget=self.adapt_budget,
+            relabel_suspect=self.relabel_suspect,
             unit_size=self.unit_size,
             limit=self.limit,
             seed=self.seed,

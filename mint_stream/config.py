@@ -199,6 +199,8 @@ class RunConfig:
     """Frames in a unit: what is read, labelled, merged, committed and retried as a whole."""
     limit: int | None = None
     """Label only the first `limit` frames of the input."""
+    relabel_suspect: bool = False
+    """Label again what `suspects` finds, by the bank as it is, and nothing else."""
     seed: int = 0
     top_k: int = 5
     checkpoint_every_s: float = 60.0
@@ -238,6 +240,20 @@ class RunConfig:
             "left out with --follow, which ends only when it is stopped",
         )
 
+        require(
+            not self.relabel_suspect
+            or (self.method.algorithm == "domains" and self.method.guard and self.adapt == "on"),
+            "relabel-suspect",
+            self.relabel_suspect,
+            "left out with a preset that no guard watches, and with --adapt other than on",
+        )
+        require(
+            not (self.relabel_suspect and (self.follow or self.limit is not None)),
+            "relabel-suspect",
+            self.relabel_suspect,
+            "given without --follow and --limit: it labels units again that are there",
+        )
+
     @property
     def keeps_bank(self) -> bool:
         """Whether this run teaches a bank."""
@@ -256,6 +272,8 @@ class LabelerConfig:
     classes_hash: str
     bank_scope: BankScope = "shared"
     seed: int = 0
+    relabels: bool = False
+    """Units are labelled again: the bank is read and learns nothing."""
     shadow: bool = False
     """The frozen answer stands, and the adapted one is recorded beside it."""
     adapt_budget: float | None = None

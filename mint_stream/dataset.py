@@ -112,6 +112,7 @@ def labelled_units(
         .map_batches(
             commit_units,
             fn_args=(prepared.store, bank, origin),
+            fn_kwargs={"again": config.relabel_suspect},
             batch_size=1,
             batch_format="pyarrow",
             # With one labeler units are committed in the order in which they were merged.
@@ -203,6 +204,7 @@ def labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> Labele
         seed=config.seed,
         shadow=config.adapt == "shadow",
         adapt_budget=config.adapt_budget,
+        relabels=config.relabel_suspect,
         top_k=config.top_k,
         labelers=config.num_labelers,
         threads=None if gpus else _threads(config.num_labelers),

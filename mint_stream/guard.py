@@ -25,6 +25,8 @@ from dataclasses import dataclass
 
 ADAPTING = "adapting"
 LEARNING = "learning"
+REFUSALS = ("correlated", "uniform", "narrow")
+"""Verdicts that speak against a domain; `LEARNING` says only that too little is known."""
 NO_GUARD = "off"
 """In place of a verdict, where no guard watches."""
 

@@ -223,8 +223,12 @@ class MintLabeler:
                 [banks[scope] for scope in scopes],
                 [frame["camera"] for frame in readable],
                 self.config.top_k,
+                learn=not self.config.relabels,
             )
-        return list(zip(readable, scopes, predictions, strict=True)), {
+        labelled = list(zip(readable, scopes, predictions, strict=True))
+        if self.config.relabels:
+            return labelled, {}
+        return labelled, {
             scope: bank_state.delta(client.state(scope), *bank.arrays(), bank.decay)
             for scope, bank in banks.items()
         }
@@ -288,6 +292,7 @@ class MintLabeler:
                 "guard": prediction.guard,
                 "bank_domain": prediction.bank_domain,
                 "drift": prediction.drift,
+                "relabelled": config.relabels,
                 "bank_scope": scope,
                 "bank_seq": seq,
                 "unit": unit["unit"],

@@ -31,9 +31,10 @@ from mint_stream.metrics import Origin, RunMetrics
 from mint_stream.preflight import Prepared, prepare
 from mint_stream.run_control import RemoteControl, start_run_control
 from mint_stream.shards import count_frames, discover
-from mint_stream.source import loose_frames, plan
+from mint_stream.source import loose_frames, plan, plan_again
 from mint_stream.storage import StorageError
 from mint_stream.summary import BESIDE, RunFailed, RunSummary
+from mint_stream.suspects import suspect_units
 from mint_stream.units import Done
 
 log = logging.getLogger(__name__)
@@ -112,8 +113,8 @@ class Run:
         lease.acquire()
         try:
             done = load_done(self.prepared.store, self.prepared.unit_size)
-            left = self._left(done)
-            self.on_start(done.frames, len(left))
+            left = self._suspects(done) if self.config.relabel_suspect else self._left(done)
+            self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
             tally, seq = Tally(), None
             if left or self.config.follow:
                 try:
@@ -139,6 +140,7 @@ class Run:
             units=tally.units,
             seconds=ended - started,
             already_done=done.frames,
+            relabels=self.config.relabel_suspect,
             rejects=dict(tally.rejects),
             adapted=tally.adapted,
             adapt_budget=self.config.adapt_budget,
@@ -181,6 +183,18 @@ class Run:
             config.limit,
             counted=counted,
         )
+
+    def _suspects(self, done: Done) -> list[dict[str, Any]]:
+        """flow.SHARD_ROW rows for the units whose rows the guard would not stand by."""
+        suspects = suspect_units(self.config.output, self.config.method.half_life)
+        left, missing = plan_again(self.prepared.shards, done, suspects)
+        if missing:
+            log.warning(
+                "%d suspect frames stay as they are: their shards are no longer in %s",
+                sum(suspects[unit] for unit in missing),
+                self.config.input,
+            )
+        return left
 
     def _label(self, left: list[dict[str, Any]], tally: Tally) -> int | None:
         start_ray(log_json=self.log_json)

@@ -55,14 +55,17 @@ class Row:
     """Whether this row is over all segments."""
 
 
-def read_labels(output: str) -> pa.Table:
+def read_labels(output: str, *, relabelled: bool = True) -> pa.Table:
     """Every committed label of the run that wrote to `output` (a folder or any fsspec URL).
+
+    With `relabelled`, rows that were labelled again stand in place of those they were made for.
 
     Columns as in `schema.LABELS`; rows by shard in natural order (2 before 10), within a shard in
     the order of its frames. An output without labels gives an empty table. Raises `StorageError`
     for an address that cannot be read, or a file that is not Parquet, naming it.
     """
-    return _read(output, "labels", schema.LABELS)
+    labels = _read(output, "labels", schema.LABELS)
+    return _with_relabelled(labels, Store(output)) if relabelled else labels
 
 
 def read_rejects(output: str) -> pa.Table:
@@ -182,6 +185,21 @@ def _read(output: str, folder: Literal["labels", "rejects"], wanted: pa.Schema) 
             generation = later
             continue
         return table.replace_schema_metadata(wanted.metadata)
+
+
+def _with_relabelled(labels: pa.Table, store: Store) -> pa.Table:
+    """The rows in `relabelled/` in the places of those of the same frames."""
+    names = [info.name for info in store.list("relabelled/") if info.name.endswith(".parquet")]
+    if not names:
+        return labels
+    with ThreadPoolExecutor(_READERS) as readers:
+        tables = list(readers.map(lambda name: _parquet(store, name), names))
+    again = pa.concat_tables(tables, promote_options="default").select(labels.column_names)
+    at = pc.index_in(labels["frame"].combine_chunks(), value_set=again["frame"].combine_chunks())
+    rows = pa.array(np.arange(labels.num_rows))
+    take = pc.if_else(pc.is_valid(at), pc.add(at.cast(pa.int64()), labels.num_rows), rows)
+    both = pa.concat_tables([labels, again.cast(labels.schema)])
+    return both.take(take).replace_schema_metadata(labels.schema.metadata)
 
 
 def _newest(store: Store) -> Generation | None:

@@ -58,6 +58,7 @@ LABELS = _schema(
         "how far the camera's frames in this unit lie from the domain that the bank began with, in "
         "spreads of one domain; null without domains",
     ),
+    ("relabelled", pa.bool_(), "whether this row stands in place of one that was suspect"),
     ("bank_scope", pa.string(), "which bank: `shared`, or the camera"),
     ("bank_seq", pa.int64(), "merges that the bank had seen before this frame's unit"),
     ("unit", pa.string(), "id of the unit"),
@@ -67,7 +68,7 @@ LABELS = _schema(
     ("labelled_at", _TIME, "when the label was made"),
 )
 
-LATER = frozenset({"adapted_label", "adapted_confidence", "bank_domain", "drift"})
+LATER = frozenset({"adapted_label", "adapted_confidence", "bank_domain", "drift", "relabelled"})
 """Fields of labels that older files lack; they are read as null."""
 
 REJECTS = _schema(

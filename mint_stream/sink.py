@@ -22,7 +22,13 @@ from mint_stream.flow import COMMITTED_ROW, row, rows
 from mint_stream.logs import about
 from mint_stream.metrics import Origin
 from mint_stream.storage import Store
-from mint_stream.units import labels_name, partial_name, rejects_name, shard_end_name
+from mint_stream.units import (
+    labels_name,
+    partial_name,
+    rejects_name,
+    relabelled_name,
+    shard_end_name,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +40,16 @@ class Bank(Protocol):
 
 
 def commit_units(
-    batch: pa.Table, store: Store, bank: Bank | None, origin: Origin | None = None
+    batch: pa.Table,
+    store: Store,
+    bank: Bank | None,
+    origin: Origin | None = None,
+    *,
+    again: bool = False,
 ) -> pa.Table:
     """flow.LABELLED_ROW rows in, flow.COMMITTED_ROW rows out, each unit committed in between.
+
+    again: the units are committed, and were labelled again: only their new rows are written.
 
     Raises:
         StorageError: the store refused, or did not answer within the bound on retries. What was
@@ -47,7 +60,8 @@ def commit_units(
     committed = []
     for unit in rows(batch):
         with about(unit=unit["unit"]):
-            committed.append(row(COMMITTED_ROW, _commit(unit, store, bank)))
+            commit = _recommit if again else _commit
+            committed.append(row(COMMITTED_ROW, commit(unit, store, bank)))
     return pa.concat_tables([COMMITTED_ROW.empty_table(), *committed])
 
 
@@ -67,6 +81,17 @@ def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, 
     if bank is not None:
         # Where another attempt won, its labels say which merge counts: the server looks there.
         bank.committed(name, unit["log_name"] if won else None)
+    return _told(unit, won, started)
+
+
+def _recommit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:
+    started = time.perf_counter()
+    won = store.create(relabelled_name(unit["unit"]), unit["labels"])
+    # A frame that cannot be read any more keeps its row.
+    return _told({**unit, "rejected": "{}"}, won, started)
+
+
+def _told(unit: dict[str, Any], won: bool, started: float) -> dict[str, Any]:
     seconds = {**json.loads(unit["stage_seconds"]), "commit": time.perf_counter() - started}
     counts = {name: unit[name] for name in _TOLD}
     return {**counts, "won": won, "stage_seconds": json.dumps(seconds)}

@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -306,6 +306,23 @@ def _add(unit: dict[str, Any], item: Frame | Reject, config: ReadConfig) -> None
 def _reject_row(reject: Reject) -> dict[str, Any]:
     fields = ("frame", "member", "stage", "error_type", "message", "size_bytes")
     return {name: getattr(reject, name) for name in fields}
+
+
+def plan_again(
+    shards: Iterable[Shard], done: Done, units: Collection[str]
+) -> tuple[list[dict[str, Any]], set[str]]:
+    """flow.SHARD_ROW rows for committed `units`, and those of them that are in none of `shards`."""
+    left: list[dict[str, Any]] = []
+    missing = set(units)
+    for shard in shards:
+        starts = done.progress(shard.id).frames_from
+        wanted = {start for start in starts if unit_id(shard.id, start) in missing}
+        if wanted:
+            others = {start: n for start, n in starts.items() if start not in wanted}
+            stop = max(start + starts[start] for start in wanted)
+            left.append(shard_row(shard, ShardProgress(done.unit_size, others), stop))
+            missing -= {unit_id(shard.id, start) for start in wanted}
+    return left, missing
 
 
 def plan(

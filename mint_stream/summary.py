@@ -42,6 +42,8 @@ class RunSummary:
     """Wall time of the run, from its call to its return."""
     already_done: int = 0
     """Frames, labelled or rejected, that the output already held when the run began."""
+    relabels: bool = False
+    """Whether the run labelled again what was suspect, and nothing else."""
     rejects: Mapping[str, int] = field(default_factory=dict)
     """Rows written to `rejects/`, by stage (list, read, decode, label)."""
     adapted: int = 0
@@ -185,6 +187,11 @@ def _answers(row: Row | None) -> list[Text]:
 
 
 def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
+    if summary.relabels:
+        what = f"{summary.frames:,} frames in {summary.units:,} units that held suspect ones"
+        yield "relabelled", Text(what if summary.units else "nothing: no row is suspect")
+        yield from _work(summary)
+        return
     before = f", {summary.already_done:,} were done before" if summary.already_done else ""
     if summary.frames or summary.rejected or not summary.already_done:
         labelled = f"{summary.frames:,} frames in {summary.units:,} units{before}"
@@ -196,6 +203,11 @@ def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
     if summary.rejected:
         by_stage = ", ".join(f"{stage} {count:,}" for stage, count in summary.rejects.items())
         yield "rejected", Text(f"{summary.rejected:,} ({by_stage})", style="yellow")
+    yield from _work(summary)
+
+
+def _work(summary: RunSummary) -> Iterator[tuple[str, Text]]:
+    """What labelling took."""
     if not summary.frames:
         return
     if summary.preset != FROZEN:

@@ -50,6 +50,11 @@ def rejects_name(unit: str) -> str:
     return f"rejects/{unit}.parquet"
 
 
+def relabelled_name(unit: str) -> str:
+    """Object with rows of `unit` that stand in place of those in its labels."""
+    return f"relabelled/{unit}.parquet"
+
+
 def partial_name(unit: str) -> str:
     """Marker of a unit that ended before its grid cell and its shard did."""
     return f"partial/{unit}"

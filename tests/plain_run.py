@@ -27,10 +27,11 @@ def run_plainly(config: RunConfig, *, checkpoint_every: int = 0) -> int:
     client = None if server is None else BankClient(server)
     labeler = MintLabeler(labeler_config(config, prepared, 0), client)
     units = 0
-    for values in run._left(load_done(store, prepared.unit_size)):
+    done = load_done(store, prepared.unit_size)
+    for values in run._suspects(done) if config.relabel_suspect else run._left(done):
         shard: pa.Table = row(SHARD_ROW, values)
         for unit in read_units(shard, read_config(config, prepared), Undisturbed()):
-            commit_units(labeler(unit), store, server)
+            commit_units(labeler(unit), store, server, again=config.relabel_suspect)
             units += 1
             if server is not None and checkpoint_every and units % checkpoint_every == 0:
                 server.checkpoint()

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -199,6 +199,30 @@ class Compact:
         return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """Bring the bank back to an earlier state. No run may be writing; labels stay as they are."""
+
+    output: tyro.conf.Positional[str]
+    """A folder or an URL."""
+    to: Annotated[int, tyro.conf.arg(metavar="SEQ")]
+    """Seq of a checkpoint that `inspect` lists; 0 for the bank's start."""
+    scope: str | None = None
+    """Only the bank of this camera, where each has its own."""
+
+    def run(self, console: Console) -> int:
+        """Do it, and say what the bank is now."""
+        from mint_stream.outputs.rollback import rollback
+
+        done = rollback(self.output, self.to, self.scope)
+        console.print(
+            f"the bank of {', '.join(done.scopes)} is what it was at seq {done.to:,}; it goes on "
+            f"counting from {done.seq:,}",
+            soft_wrap=True,
+        )
+        return 0
+
+
 COMMANDS: dict[str, Any] = {
     "inspect": Inspect,
     "verify": Verify,
@@ -206,6 +230,7 @@ COMMANDS: dict[str, Any] = {
     "export": Export,
     "import-review": ImportReview,
     "compact": Compact,
+    "rollback": Rollback,
 }
 
 

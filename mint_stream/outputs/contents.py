@@ -16,6 +16,7 @@ from mint_stream.outputs.listing import Listing
 from mint_stream.outputs.settings import read_settings
 from mint_stream.results import read_labels, read_rejects
 from mint_stream.storage import StorageError, Store
+from mint_stream.suspects import suspect_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class CheckpointFacts:
     seq: int
     sha256: str
     scopes: tuple[str, ...]
+    rolled_back_to: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,10 @@ class Contents:
     """Frames whose adapted answer stands."""
     changed: int
     """Frames whose answer is not the frozen model's."""
+    suspect: int
+    """Frames that the guard would not stand by, knowing what came next (`suspects`)."""
+    relabelled: int
+    """Frames that were labelled again."""
     labels: tuple[Count, ...]
     """Most frequent class first."""
     rejects: tuple[RejectCount, ...]
@@ -116,6 +122,8 @@ def describe(output: str) -> Contents:
         rejected=rejects.num_rows,
         adapted=pc.sum(labels["adapted"]).as_py() or 0,
         changed=changed(labels).num_rows,
+        suspect=_suspect(output, settings),
+        relabelled=pc.sum(labels["relabelled"]).as_py() or 0,
         labels=tuple(
             Count(label=label, camera=camera, frames=frames)
             for label, camera, frames in counted(labels, "label", "camera")
@@ -134,6 +142,7 @@ def describe(output: str) -> Contents:
                 seq=about.seq,
                 sha256=about.parquet_sha256,
                 scopes=tuple(about.decay),
+                rolled_back_to=about.rolled_back_to,
             )
             for about in checkpoint.find(store).sound
         ),
@@ -141,6 +150,13 @@ def describe(output: str) -> Contents:
         first_labelled_at=_text(stamps["min"]),
         last_labelled_at=_text(stamps["max"]),
     )
+
+
+def _suspect(output: str, settings: dict[str, Any]) -> int:
+    preset = settings.get("preset", {})
+    if not (preset.get("guard") and preset.get("algorithm") == "domains"):
+        return 0
+    return suspect_units(output, preset["half_life"]).total()
 
 
 def changed(labels: pa.Table) -> pa.Table:

@@ -12,7 +12,7 @@ from mint_stream.storage import Store
 
 UNIT = re.compile(r"[0-9a-f]{20}-[0-9]{8,}")
 _OF_UNITS = re.compile(
-    rf"(labels|rejects)/({UNIT.pattern})\.parquet|(partial|shards)/({UNIT.pattern})"
+    rf"(labels|rejects|relabelled)/({UNIT.pattern})\.parquet|(partial|shards)/({UNIT.pattern})"
 )
 _CHECKPOINT = re.compile(r"bank/checkpoints/[0-9]{12,}-[0-9a-f]{12}\.(parquet|json)")
 _PROBE = re.compile(r"\.mint-stream-probe-[0-9a-f]{16}")
@@ -28,6 +28,8 @@ class Listing:
     """Units with an object in `labels/`: those that are committed."""
     rejects: set[str] = field(default_factory=set)
     """Units with an object in `rejects/`."""
+    relabelled: set[str] = field(default_factory=set)
+    """Units with an object in `relabelled/`."""
     partial: set[str] = field(default_factory=set)
     """Units that are marked as cut short."""
     shard_frames: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -62,9 +64,8 @@ class Listing:
                 shard, _, frames = unit.rpartition("-")
                 self.shard_frames[shard].add(int(frames))
             else:
-                {"labels": self.labels, "rejects": self.rejects, "partial": self.partial}[
-                    folder
-                ].add(unit)
+                units: set[str] = getattr(self, folder)
+                units.add(unit)
         elif name.startswith(LOG_FOLDER) and _is_log(name):
             self.logs.add(name)
         elif MANIFEST.fullmatch(name) or FILE.fullmatch(name):

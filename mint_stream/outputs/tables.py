@@ -31,6 +31,7 @@ def print_contents(contents: Contents, console: Console) -> None:
         "labelled": f"{c.first_labelled_at} to {c.last_labelled_at}" if c.labelled else "-",
         "adapted": f"{percent(c.adapted_share)} of the labels; {percent(c.changed_share)} "
         f"({c.changed:,}) differ from the frozen answer",
+        **_doubts(c),
         "compacted": f"generation {c.generation}, {c.compacted:,} of {c.units:,} units"
         if c.generation
         else "no",
@@ -47,9 +48,9 @@ def print_contents(contents: Contents, console: Console) -> None:
     if c.checkpoints:
         table = _table("checkpoint", "sha256", "seq", "banks")
         for about in c.checkpoints:
-            table.add_row(
-                str(about.number), about.sha256[:16], f"{about.seq:,}", str(len(about.scopes))
-            )
+            back = about.rolled_back_to
+            seq = f"{about.seq:,}" + ("" if back is None else f" (rolled back to {back:,})")
+            table.add_row(str(about.number), about.sha256[:16], seq, str(len(about.scopes)))
         console.print(table)
         console.print(f"{c.log_objects:,} bank log objects", highlight=False)
 
@@ -118,6 +119,18 @@ def _bank_text(diff: Diff) -> str:
     text = f"{a} in a, {b} in b"
     rows = ", ".join(f"{n:,} entries of {scope}" for scope, n in bank.entries.items())
     return f"{text}; {rows} differ" if rows else text
+
+
+def _doubts(c: Contents) -> dict[str, str]:
+    found = {}
+    if c.suspect:
+        found["suspect"] = (
+            f"{c.suspect:,} frames were adapted to shortly before the guard refused their domain: "
+            "label_stream.py --relabel-suspect labels their units again"
+        )
+    if c.relabelled:
+        found["relabelled"] = f"{c.relabelled:,} frames"
+    return found
 
 
 def _settings(c: Contents) -> dict[str, str]:

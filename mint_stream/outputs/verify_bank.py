@@ -58,7 +58,8 @@ def check_bank(
         )
     elif settings is not None and kept:
         final = _check_replay(kept, updates, rows, findings)
-        if final is not None and complete:
+        rolled_back = any(k.about.rolled_back_to is not None for k in kept)
+        if final is not None and complete and not rolled_back:
             _check_usage(kept[-1].about.name, final, rows, settings, findings)
     return kept
 
@@ -209,7 +210,9 @@ def _check_replay(
         before = Banks(kept[0].banks.initial)
     for k in kept:
         covered = frozenset(k.about.covered) & counted
-        if (held - covered) & updates.keys():
+        if k.about.rolled_back_to is not None:
+            findings.note(f"{k.about.name} brought the bank of {k.about.rolled_back_to} back")
+        elif (held - covered) & updates.keys():
             # Two bank servers at once, each with checkpoints of its own: neither follows the other.
             findings.note(f"{k.about.name} does not follow the one before: it was not replayed")
         elif before is not None:

@@ -24,6 +24,7 @@ from mint_stream.units import (
     labels_name,
     partial_name,
     rejects_name,
+    relabelled_name,
     shard_end_name,
     unit_id,
 )
@@ -86,6 +87,7 @@ def check_rows(listing: Listing, settings: Settings | None, findings: Findings) 
             if settings is not None:
                 _check_against_settings(name, table, settings, findings)
             _take_frames(rows, doubled, name, table)
+    _check_relabelled(listing, rows, settings, findings)
     for (name, other), frames in sorted(doubled.items()):
         where = "twice in it" if name == other else f"in {other} as well"
         findings.add(
@@ -96,6 +98,27 @@ def check_rows(listing: Listing, settings: Settings | None, findings: Findings) 
     if settings is not None:
         _check_markers(listing, rows, settings.unit_size, findings)
     return rows
+
+
+def _check_relabelled(
+    listing: Listing, rows: Rows, settings: Settings | None, findings: Findings
+) -> None:
+    """Rows that were labelled again are of frames that have a label."""
+    for _, name, read in _tables(listing.store, sorted(listing.relabelled), relabelled_name):
+        table = _sound(name, read, schema.LABELS, findings)
+        if table is None:
+            continue
+        if settings is not None:
+            _check_against_settings(name, table, settings, findings)
+        frames = table["frame"].to_pylist()
+        labelled = [f for f in frames if rows.owners.get(f, "").startswith("labels/")]
+        others = sorted({str(frame) for frame in frames} - set(labelled))
+        if others or len(set(frames)) < len(frames):
+            findings.add(
+                name,
+                f"has rows for frames that have no label, or twice ({some(others or frames)})",
+                "delete it: the rows in labels/ then stand, and --relabel-suspect makes it anew",
+            )
 
 
 def _tables(

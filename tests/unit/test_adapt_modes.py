@@ -13,6 +13,7 @@ from tiny import METHOD, Assets, put_tars, write_assets
 
 from mint_stream import read_labels
 from mint_stream.config import PRESETS, Adapt, MethodConfig, RunConfig
+from mint_stream.guard import ADAPTING
 from mint_stream.outputs.verify import verify
 from mint_stream.storage import Store
 
@@ -52,6 +53,7 @@ def test_in_shadow_the_bank_learns_and_the_frozen_answer_stands(
         run_plainly(config(assets, feed, output, method, adapt))
     on, shadow = (labelled(output) for output in outputs.values())
     assert pc.all(on["adapted"]).as_py()
+    assert set(on["guard"].to_pylist()) == {"off" if method is METHOD else ADAPTING}
     assert not pc.any(shadow["adapted"]).as_py()
     assert shadow["label"] == shadow["source_label"]
     assert shadow["confidence"] == shadow["source_confidence"]
