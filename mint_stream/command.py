@@ -79,6 +79,11 @@ class Options:
     """Stop when more than this share of the frames is rejected."""
     top_k: int = 5
     """Labels and scores kept for each frame."""
+    calibration: str | None = None
+    """A file of `python -m mint_stream calibrate`: rows get a calibrated confidence, and no label
+    where it is below their class's least."""
+    min_confidence: float | None = None
+    """Rows below this confidence get no label; with --calibration instead of its numbers."""
     image_column: str | None = None
     """Parquet column with the images, where it cannot be told."""
     id_column: str | None = None
@@ -110,6 +115,8 @@ class Options:
             limit=self.limit,
             seed=self.seed,
             top_k=self.top_k,
+            calibration=self.calibration,
+            min_confidence=self.min_confidence,
             checkpoint_every_s=self.checkpoint_every,
             follow=self.follow,
             poll_s=self.poll,

@@ -11,7 +11,10 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from mint_stream.abstention import Abstention
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 BankScope = Literal["shared", "camera"]
@@ -203,6 +206,10 @@ class RunConfig:
     """Label again what `suspects` finds, by the bank as it is, and nothing else."""
     seed: int = 0
     top_k: int = 5
+    calibration: str | None = None
+    """A file of `python -m mint_stream calibrate`: temperature and least confidences."""
+    min_confidence: float | None = None
+    """Answers of less confidence are no labels; instead of the calibration's numbers."""
     checkpoint_every_s: float = 60.0
     follow: bool = False
     poll_s: float = 5.0
@@ -216,6 +223,12 @@ class RunConfig:
         require(self.unit_size >= 1, "unit-size", self.unit_size, "at least 1")
         require(self.limit is None or self.limit >= 1, "limit", self.limit, "at least 1")
         require(self.top_k >= 1, "top-k", self.top_k, "at least 1")
+        require(
+            self.min_confidence is None or 0 <= self.min_confidence <= 1,
+            "min-confidence",
+            self.min_confidence,
+            "in [0, 1]",
+        )
         require(self.checkpoint_every_s > 0, "checkpoint-every", self.checkpoint_every_s, "> 0")
         require(self.poll_s > 0, "poll", self.poll_s, "> 0")
         require(
@@ -278,6 +291,8 @@ class LabelerConfig:
     """The frozen answer stands, and the adapted one is recorded beside it."""
     adapt_budget: float | None = None
     top_k: int = 5
+    abstention: Abstention | None = None
+    """When a row carries no label; None if it always does."""
     labelers: int = 1
     """How many share the bank."""
     threads: int | None = None

@@ -206,6 +206,7 @@ def labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> Labele
         adapt_budget=config.adapt_budget,
         relabels=config.relabel_suspect,
         top_k=config.top_k,
+        abstention=prepared.abstention,
         labelers=config.num_labelers,
         threads=None if gpus else _threads(config.num_labelers),
     )

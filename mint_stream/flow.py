@@ -74,6 +74,7 @@ LABELLED_ROW = pa.schema(
         ("log_name", pa.string()),
         ("log", pa.large_binary()),
         ("labelled", pa.int64()),
+        ("abstained", pa.int64()),
         ("adapted", pa.int64()),
         ("spared", pa.int64()),
         ("adapt_seconds", pa.float64()),
@@ -85,19 +86,20 @@ LABELLED_ROW = pa.schema(
         ("stage_seconds", pa.string()),
     ]
 )
-"""label -> commit: the objects to write, ready as bytes; counts and seconds as JSON. `spared`:
-frames that an adaptation budget left no time for; `adapt_seconds`: what it counted. `passes`: what
-the labels cost, in encoder passes over one view, forward and backward. `bank_seq`: merges that the
-bank has seen; `bank_staleness`: those of them that other labelers made while this unit was
-labelled. Both are null without a bank. `cameras`, as JSON, is for each camera (`""` for frames
-without one) its `domain`, its `drift`, what the `guard` said, and of how many `frames`; empty where
-there are no domains."""
+"""label -> commit: the objects to write, ready as bytes; counts and seconds as JSON. `abstained`:
+labelled frames without a label, none being sure enough; `spared`: frames that an adaptation budget
+left no time for; `adapt_seconds`: what it counted. `passes`: what the labels cost, in encoder
+passes over one view, forward and backward. `bank_seq`: merges that the bank has seen;
+`bank_staleness`: those of them that other labelers made while this unit was labelled. Both are null
+without a bank. `cameras`, as JSON, is for each camera (`""` for frames without one) its `domain`,
+its `drift`, what the `guard` said, and of how many `frames`; empty where there are no domains."""
 
 COMMITTED_ROW = pa.schema(
     [
         ("unit", pa.string()),
         ("won", pa.bool_()),
         ("labelled", pa.int64()),
+        ("abstained", pa.int64()),
         ("adapted", pa.int64()),
         ("spared", pa.int64()),
         ("adapt_seconds", pa.float64()),

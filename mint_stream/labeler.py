@@ -96,16 +96,18 @@ class MintLabeler:
         now = datetime.datetime.now(datetime.UTC)
         counts = Counter(reject["stage"] for reject in rejects)
         with stopwatch("write"):
+            labels = self._labels(unit, labelled, seq, now)
             return {
                 "unit": unit["unit"],
                 "shard_id": unit["shard_id"],
                 "partial": unit["partial"],
                 "shard_frames": unit["shard_frames"],
-                "labels": self._labels_file(unit, labelled, len(rejects), seq, log_name, now),
+                "labels": _labels_file(labels, len(rejects), log_name),
                 "rejects": self._rejects_file(unit, rejects, now),
                 "log_name": log_name,
                 "log": log_data,
                 "labelled": len(labelled),
+                "abstained": sum(label["label"] is None for label in labels),
                 "adapted": sum(prediction.adapted for _, _, prediction in labelled),
                 "spared": sum(prediction.guard == BUDGET for _, _, prediction in labelled),
                 "adapt_seconds": 0.0 if self.budget is None else self.budget.spent_s - spent_s,
@@ -265,21 +267,16 @@ class MintLabeler:
     def _scope(self, frame: dict[str, Any]) -> str:
         return (frame["camera"] or SHARED) if self.config.bank_scope == "camera" else SHARED
 
-    def _labels_file(
-        self,
-        unit: dict[str, Any],
-        labelled: Labelled,
-        rejects: int,
-        seq: int,
-        log_name: str,
-        now: datetime.datetime,
-    ) -> bytes:
+    def _labels(
+        self, unit: dict[str, Any], labelled: Labelled, seq: int, now: datetime.datetime
+    ) -> list[dict[str, Any]]:
+        """Rows as schema.LABELS."""
         config = self.config
-        labels = [
+        return [
             {
                 **{name: frame[name] for name in _FRAME_FIELDS},
                 "shard": unit["shard"],
-                "label": prediction.label,
+                **self._answer(prediction),
                 "confidence": prediction.confidence,
                 "entropy": prediction.entropy,
                 "topk_labels": [label for label, _ in prediction.topk],
@@ -303,8 +300,16 @@ class MintLabeler:
             }
             for frame, scope, prediction in labelled
         ]
-        facts = {"mint.frames": str(len(labels) + rejects), "mint.bank_log": log_name}
-        return _parquet(labels, schema.LABELS, facts)
+
+    def _answer(self, prediction: Prediction) -> dict[str, Any]:
+        """The columns `label` and `calibrated`."""
+        abstention = self.config.abstention
+        if abstention is None:
+            return {"label": prediction.label}
+        calibrated = abstention.calibrated([score for _, score in prediction.topk])
+        confidence = prediction.confidence if calibrated is None else calibrated
+        answers = abstention.answers(prediction.label, confidence)
+        return {"label": prediction.label if answers else None, "calibrated": calibrated}
 
     def _rejects_file(
         self, unit: dict[str, Any], rejects: list[dict[str, Any]], now: datetime.datetime
@@ -315,7 +320,7 @@ class MintLabeler:
         return _parquet([{**reject, **common} for reject in rejects], schema.REJECTS, {})
 
 
-_LOGGED = ("labelled", "adapted", "rejected", "bank_seq", "bank_staleness")
+_LOGGED = ("labelled", "abstained", "adapted", "rejected", "bank_seq", "bank_staleness")
 _FRAME_FIELDS = ("frame", "member", "camera", "timestamp", "width", "height")
 
 
@@ -342,6 +347,11 @@ def _pixels(frame: dict[str, Any]) -> np.ndarray:
     shape = (frame["pixels_height"], frame["pixels_width"], 3)
     # A copy: torch takes no read-only memory.
     return np.frombuffer(frame["pixels"], np.uint8).reshape(shape).copy()
+
+
+def _labels_file(labels: list[dict[str, Any]], rejects: int, log_name: str) -> bytes:
+    facts = {"mint.frames": str(len(labels) + rejects), "mint.bank_log": log_name}
+    return _parquet(labels, schema.LABELS, facts)
 
 
 def _reject(frame: dict[str, Any], error: Exception) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class RunMetrics:
         self._frames = _counter("frames", "Frames labelled and committed")
         self._adapted = _counter("adapted_frames", "Frames whose adapted answer stands")
         self._spared = _counter("spared_frames", "Frames that an adaptation budget had no time for")
+        self._abstained = _counter("abstained_frames", "Frames without a label: not sure enough")
         self._rejects = _counter("rejects", "Rows written to rejects/", "stage")
         self._seconds = _counter("stage_seconds", "Seconds spent, by stage", "stage")
         self._commit = Histogram(
@@ -87,6 +88,7 @@ class RunMetrics:
         self._inc(self._frames, _NOTHING)
         self._inc(self._adapted, _NOTHING)
         self._inc(self._spared, _NOTHING)
+        self._inc(self._abstained, _NOTHING)
         for stage in _REJECT_STAGES:
             self._inc(self._rejects, _NOTHING, stage=stage)
 
@@ -101,6 +103,7 @@ class RunMetrics:
         self._inc(self._frames, unit["labelled"])
         self._inc(self._adapted, unit["adapted"])
         self._inc(self._spared, unit["spared"])
+        self._inc(self._abstained, unit["abstained"])
         for stage, rejects in json.loads(unit["rejected"]).items():
             self._inc(self._rejects, rejects, stage=stage)
         if unit["bank_seq"] is not None:

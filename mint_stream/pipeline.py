@@ -48,6 +48,7 @@ class Tally:
 
     frames: int = 0
     units: int = 0
+    abstained: int = 0
     adapted: int = 0
     spared: int = 0
     adapt_s: float = 0.0
@@ -65,6 +66,7 @@ class Tally:
             return
         self.units += 1
         self.frames += unit["labelled"]
+        self.abstained += unit["abstained"]
         self.adapted += unit["adapted"]
         self.spared += unit["spared"]
         self.rejects.update(json.loads(unit["rejected"]))
@@ -132,7 +134,7 @@ class Run:
             lease.release()
 
     def _summary(self, started: float, done: Done, tally: Tally, seq: int | None) -> RunSummary:
-        ended = time.monotonic()
+        ended, abstention = time.monotonic(), self.prepared.abstention
         return RunSummary(
             output=self.config.output,
             preset=self.config.method.name,
@@ -142,6 +144,8 @@ class Run:
             already_done=done.frames,
             relabels=self.config.relabel_suspect,
             rejects=dict(tally.rejects),
+            abstained=tally.abstained,
+            abstention=None if abstention is None else abstention.describe(),
             adapted=tally.adapted,
             adapt_budget=self.config.adapt_budget,
             spared=tally.spared,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mint_stream import schema
+from mint_stream.abstention import Abstention
+from mint_stream.calibration_file import read_calibration
 from mint_stream.class_list import ClassList, load_class_list
 from mint_stream.config import ConfigError, RunConfig, as_dict
 from mint_stream.model_files import model_identity, vision_shape
@@ -34,6 +36,8 @@ class Prepared:
     """Side of the image tower's input, pixels."""
     unit_size: int
     """The output's own: the size that its first run had."""
+    abstention: Abstention | None = None
+    """When a row carries no label; None if it always does."""
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -55,6 +59,7 @@ def prepare(config: RunConfig) -> Prepared:
     check = Store(config.output, retry=PREFLIGHT)
     _check_apart(config.input, check)
     settings = _settings(config, classes, model_hash)
+    abstention, settings["abstention"] = _abstention(config, classes, model_hash)
     pinned = _pin(check, settings)
     unit_size = int(pinned["unit_size"])
     if unit_size != config.unit_size:
@@ -68,7 +73,36 @@ def prepare(config: RunConfig) -> Prepared:
         width=width,
         image_size=image_size,
         unit_size=unit_size,
+        abstention=abstention,
     )
+
+
+def _abstention(
+    config: RunConfig, classes: ClassList, model_hash: str
+) -> tuple[Abstention | None, dict[str, Any] | None]:
+    """When rows carry no label, and how `run.json` says so."""
+    if config.calibration is None and config.min_confidence is None:
+        return None, None
+    calibration = digest = None
+    if config.calibration is not None:
+        calibration, digest = read_calibration(config.calibration)
+        for name, own, asked in (
+            ("model", calibration.model_hash, model_hash),
+            ("class list", calibration.classes_hash, classes.hash),
+            ("preset", calibration.preset, config.method.name),
+            ("top-k", calibration.top_k, min(config.top_k, len(classes.names))),
+        ):
+            if own != asked:
+                raise ConfigError(
+                    f"calibration {config.calibration} was fitted on another {name} ({own}, this "
+                    f"run has {asked}): fit one to this run's labels"
+                )
+    abstention = Abstention(
+        calibration=calibration,
+        min_confidence=config.min_confidence,
+        classes=len(classes.names),
+    )
+    return abstention, {"calibration": digest, "min_confidence": config.min_confidence}
 
 
 def _check_device(name: str) -> None:

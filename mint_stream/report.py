@@ -156,6 +156,9 @@ def _facts(labels: pa.Table, rejects: pa.Table, settings: dict[str, Any]) -> dic
     facts["frames labelled"] = f"{labels.num_rows:,}"
     if labels.num_rows:
         facts["adapted answers"] = percent(pc.mean(labels["adapted"].cast(pa.float32())).as_py())
+    if labels["label"].null_count:
+        share = percent(labels["label"].null_count / labels.num_rows)
+        facts["without a label"] = f"{labels['label'].null_count:,} ({share})"
     states = Counter(state for state in labels["guard"].to_pylist() if state not in (None, "off"))
     if states:
         facts["guard"] = ", ".join(f"{state} {count:,}" for state, count in states.items())

@@ -17,6 +17,8 @@ from mint_stream.summary import FROZEN
 
 _STYLES = 4
 """Colours for runs that adapt; style 0 is the frozen model's."""
+NO_LABEL = "no label"
+"""In place of one that is not sure enough."""
 _TRUTH = ("frame", "domain", "label")
 
 
@@ -53,12 +55,13 @@ class Answers:
     confidence: NDArray[np.float64]
     entropy: NDArray[np.float64] | None
     right: NDArray[np.float64]
-    """1 right, 0 wrong, NaN where the truth is not known."""
+    """1 right, 0 wrong, NaN where the truth is not known or there is no label."""
 
     @property
     def changed(self) -> NDArray[np.bool_]:
         """Where the answer is not the frozen model's."""
-        return np.asarray(self.labels != self.source_labels, dtype=bool)
+        other = np.asarray(self.labels != self.source_labels, dtype=bool)
+        return np.asarray(other & (self.labels != NO_LABEL), dtype=bool)
 
     def series(self, values: NDArray[np.float64]) -> Series:
         """`values`, one for each answer, as a series of a plot."""
@@ -135,13 +138,14 @@ class Stream:
     def _answers(self, name: str, style: int, table: pa.Table, column: str) -> Answers:
         table, positions = self.placed(table)
         labels, truth = strings(table, column), strings(table, "truth")
-        known = np.array([value is not None for value in truth], dtype=bool)
+        answered = np.array([value is not None for value in labels], dtype=bool)
+        known = answered & np.array([value is not None for value in truth], dtype=bool)
         own = column == "label"
         return Answers(
             name=name,
             style=style,
             positions=positions,
-            labels=labels,
+            labels=np.where(answered, labels, NO_LABEL),
             source_labels=strings(table, "source_label"),
             confidence=_floats(table, "confidence" if own else "source_confidence"),
             entropy=_floats(table, "entropy") if own else None,

@@ -106,11 +106,11 @@ def with_truth(labels: pa.Table, truth: pa.Table) -> pa.Table:
 def accuracy_by(labels: pa.Table, column: str = "domain") -> list[Row]:
     """Accuracy for each value of `column`, in the order of first appearance, and over all.
 
-    `labels` comes from `with_truth`; rows without a truth are left out, those without a value of
-    `column` count in the last row only, which is over all (`overall` is true). No row at all
-    without a truth.
+    `labels` comes from `with_truth`; rows without a truth or without a label are left out, those
+    without a value of `column` count in the last row only, which is over all (`overall` is true).
+    No row at all without a truth.
     """
-    known = labels.filter(pc.is_valid(labels["truth"]))
+    known = labels.filter(pc.and_(pc.is_valid(labels["truth"]), pc.is_valid(labels["label"])))
     if not known.num_rows:
         return []
     groups = strings(known, column)
@@ -133,6 +133,11 @@ def sign_test(fixed: int, broken: int) -> float:
     tail = sum(math.comb(changed, k) for k in range(fewer + 1))
     chance: float = 2 * tail / 2**changed
     return min(1.0, chance)
+
+
+def would_be(labels: pa.Table) -> pa.Array:
+    """The labels, and where a frame has none the most probable one."""
+    return pc.coalesce(labels["label"], pc.list_element(labels["topk_labels"], 0)).combine_chunks()
 
 
 def strings(table: pa.Table, column: str) -> np.ndarray:

@@ -32,8 +32,9 @@ LABELS = _schema(
     ("timestamp", _TIME, "when the frame was taken, where the input says so"),
     ("width", pa.int32(), "width of the stored image after EXIF rotation, pixels"),
     ("height", pa.int32(), "height of the stored image after EXIF rotation, pixels"),
-    ("label", pa.string(), "the answer that stands"),
-    ("confidence", pa.float32(), "probability of `label`, in [0, 1]"),
+    ("label", pa.string(), "the answer that stands; null where it is not sure enough"),
+    ("confidence", pa.float32(), "probability of the most probable label, in [0, 1]"),
+    ("calibrated", pa.float32(), "the same, calibrated; null without a calibration"),
     ("entropy", pa.float32(), "entropy of the predicted distribution, nats"),
     ("topk_labels", pa.list_(pa.string()), "the most probable labels, best first"),
     ("topk_scores", pa.list_(pa.float32()), "their probabilities"),
@@ -68,7 +69,9 @@ LABELS = _schema(
     ("labelled_at", _TIME, "when the label was made"),
 )
 
-LATER = frozenset({"adapted_label", "adapted_confidence", "bank_domain", "drift", "relabelled"})
+LATER = frozenset(
+    {"adapted_label", "adapted_confidence", "bank_domain", "calibrated", "drift", "relabelled"}
+)
 """Fields of labels that older files lack; they are read as null."""
 
 REJECTS = _schema(

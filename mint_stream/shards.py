@@ -8,12 +8,15 @@ loose images of one folder. Whatever is wrong with one costs its own row: `read_
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from mint_stream.config import ConfigError, require
 from mint_stream.discovery import Member, Shard, discover
 from mint_stream.frames import (
     MAX_IMAGE_BYTES,
@@ -25,9 +28,12 @@ from mint_stream.frames import (
 )
 from mint_stream.parquet_shard import count_rows, read_parquet
 from mint_stream.storage import (
+    PREFLIGHT,
     ObjectChanged,
     ObjectMissing,
+    StorageError,
     Store,
+    split_url,
 )
 from mint_stream.tar_shard import count_tar, read_tar
 
@@ -125,6 +131,26 @@ def read_truth(
             "label": pa.array([frame.facts.label for frame in frames], pa.string()),
         }
     )
+
+
+def read_any_truth(input_url: str | None, file: str | None) -> pa.Table:
+    """Columns frame, domain and label: from the Parquet `file`, or else `read_truth`.
+
+    Raises `ConfigError` for a file that has none.
+    """
+    if file is None:
+        require(input_url is not None, "input", None, "given, or a file with the truth")
+        return read_truth(str(input_url))
+    try:
+        folder, name = split_url(file)
+        table = pq.read_table(io.BytesIO(Store(folder or ".", retry=PREFLIGHT).read(name)))
+    except (StorageError, ObjectMissing, pa.ArrowInvalid) as error:
+        raise ConfigError(f"truth is {file!r}, which cannot be read: {error}") from error
+    for column in ("frame", "label"):
+        require(column in table.column_names, "truth", file, f"a table with column {column}")
+    if "domain" not in table.column_names:
+        table = table.append_column("domain", pa.nulls(table.num_rows, pa.string()))
+    return table
 
 
 def _items(

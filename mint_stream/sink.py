@@ -98,7 +98,7 @@ def _told(unit: dict[str, Any], won: bool, started: float) -> dict[str, Any]:
 
 
 _TOLD = (
-    *("unit", "labelled", "adapted", "spared", "adapt_seconds", "rejected"),
+    *("unit", "labelled", "abstained", "adapted", "spared", "adapt_seconds", "rejected"),
     *("bank_seq", "bank_staleness", "cameras"),
 )
 """What is handed on to the driver as it came."""

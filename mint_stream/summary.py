@@ -46,6 +46,10 @@ class RunSummary:
     """Whether the run labelled again what was suspect, and nothing else."""
     rejects: Mapping[str, int] = field(default_factory=dict)
     """Rows written to `rejects/`, by stage (list, read, decode, label)."""
+    abstained: int = 0
+    """Frames among `frames` without a label, since none was sure enough."""
+    abstention: str | None = None
+    """From which confidence on there is a label, in words; None if there always is one."""
     adapted: int = 0
     """Frames among `frames` whose adapted answer stands."""
     adapt_budget: float | None = None
@@ -210,6 +214,9 @@ def _work(summary: RunSummary) -> Iterator[tuple[str, Text]]:
     """What labelling took."""
     if not summary.frames:
         return
+    if summary.abstention is not None:
+        share = percent(summary.abstained / summary.frames)
+        yield "no label", Text(f"{share} of the frames: {summary.abstention}")
     if summary.preset != FROZEN:
         yield "adapted", Text(f"{percent(summary.adapted_share)} of the frames")
     yield (

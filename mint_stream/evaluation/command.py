@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 from rich.console import Console
@@ -28,7 +27,7 @@ from mint_stream.evaluation.variants import variant
 from mint_stream.lease import LeaseHeld
 from mint_stream.report import view_run
 from mint_stream.results import read_labels
-from mint_stream.shards import count_frames, discover, read_truth
+from mint_stream.shards import count_frames, discover, read_any_truth
 from mint_stream.storage import StorageError
 from mint_stream.summary import FROZEN
 
@@ -119,7 +118,7 @@ def evaluate(options: Options) -> None:
     require(options.every >= 1, "every", options.every, "at least 1")
     configs = {method.name: options.run_config(method) for method in options.methods()}
     classes = load_class_list(options.labels).names
-    truth = _truth(options)
+    truth = read_any_truth(options.input, options.truth)
     frames = _count_frames(options) // options.every
     with _progress(options.quiet) as progress:
         for name, config in configs.items():
@@ -157,21 +156,6 @@ def _count_frames(options: Options) -> int:
         if options.limit is not None and total >= options.limit:
             return options.limit
     return total
-
-
-def _truth(options: Options) -> pa.Table:
-    """Columns frame, domain and label; the camera of a frame stands in its label row."""
-    if options.truth is None:
-        return read_truth(options.input)
-    try:
-        table = pq.read_table(options.truth)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"truth is {options.truth!r}, which cannot be read: {error}") from error
-    for name in ("frame", "label"):
-        require(name in table.column_names, "truth", options.truth, f"a table with column {name}")
-    if "domain" not in table.column_names:
-        table = table.append_column("domain", pa.nulls(table.num_rows, pa.string()))
-    return table
 
 
 def _progress(quiet: bool) -> Progress:

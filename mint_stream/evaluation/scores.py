@@ -66,6 +66,8 @@ class Study:
     """The reliability of each preset."""
     unknown: Mapping[str, tuple[int, float]]
     """For each preset: frames of unknown classes, and the mean confidence of their labels."""
+    answered: Mapping[str, float]
+    """For each preset the share of its frames that carry a label."""
     costs: Mapping[str, Costs]
     block: int
     """Frames in a block of the bootstrap over all frames."""
@@ -89,8 +91,11 @@ def study(
     """Hold the labels of each preset (as `read_labels` gives them) against the truth.
 
     truth: as `mint_stream.shards.read_truth`. Frames that not every preset has labelled are left
-    out. Raises `ConfigError` if no frame of a known class is left.
+    out, also where it was not sure enough. Raises `ConfigError` if no frame of a known class is
+    left.
     """
+    answered = {p: pc.mean(pc.is_valid(t["label"]).cast(pa.float64())) for p, t in labels.items()}
+    labels = {p: table.filter(pc.is_valid(table["label"])) for p, table in labels.items()}
     common = None
     for table in labels.values():
         ids = set(table["frame"].to_pylist())
@@ -119,6 +124,7 @@ def study(
         scores=tuple(scores),
         bins={p: reliability(_floats(t, "confidence"), _right(t)) for p, t in known.items()},
         unknown={preset: _unknown(part) for preset, part in parts.items()},
+        answered={preset: share.as_py() or 0.0 for preset, share in answered.items()},
         costs=costs,
         block=block_length(strings(first, "truth")),
     )

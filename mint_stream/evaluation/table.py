@@ -49,6 +49,8 @@ def overall_rows(study: Study) -> dict[str, Shown]:
         "passes a frame": lambda p: f"{study.costs[p].passes_a_frame:.0f}",
         "ms a frame": lambda p: f"{study.costs[p].ms_a_frame:.1f}",
     }
+    if any(share < 1 for share in study.answered.values()):
+        rows["labelled at all"] = lambda p: percent(study.answered[p])
     if any(frames for frames, _ in study.unknown.values()):
         rows["sure of unknown"] = lambda p: percent(study.unknown[p][1])
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from mint_stream.config import ConfigError
+from mint_stream.config import ConfigError, require
 from mint_stream.lease import LeaseHeld
 from mint_stream.storage import StorageError, Store
 
@@ -172,6 +173,41 @@ class ImportReview:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibrate:
+    """Fit confidences to an output whose truth is known, for `label_stream.py --calibration`.
+
+    A temperature, and for each class the least calibrated confidence at which its labels are right
+    as often as --precision asks. Says how well that does on stretches that it was not fitted on.
+    """
+
+    output: tyro.conf.Positional[str]
+    """A folder or an URL."""
+    to: str
+    """The JSON file to write, local or an URL."""
+    input: str | None = None
+    """What was labelled, with the truth in sidecars, Parquet columns or folder names."""
+    truth: str | None = None
+    """Parquet file with the columns frame and label instead, as import-review writes it."""
+    precision: float = 0.9
+    """Share of the labels that should be right."""
+
+    def run(self, console: Console) -> int:
+        """Fit, write, and say how good it is."""
+        from mint_stream.calibration_file import write_calibration
+        from mint_stream.outputs.calibrate import calibrate
+        from mint_stream.outputs.tables import print_calibration
+        from mint_stream.shards import read_any_truth
+
+        require(0 < self.precision < 1, "precision", self.precision, "between 0 and 1")
+        truth = read_any_truth(self.input, self.truth)
+        calibration, tested = calibrate(self.output, truth, precision=self.precision)
+        facts = {"for_precision": self.precision, "tested": dataclasses.asdict(tested)}
+        write_calibration(calibration, facts, self.to)
+        print_calibration(calibration, tested, self.to, console)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compact:
     """Copy the many small files of an output into few, by day and camera, for fast reading.
 
@@ -229,6 +265,7 @@ COMMANDS: dict[str, Any] = {
     "diff": Diff,
     "export": Export,
     "import-review": ImportReview,
+    "calibrate": Calibrate,
     "compact": Compact,
     "rollback": Rollback,
 }

@@ -28,8 +28,9 @@ class Changed:
 
     frame: str
     camera: str | None
-    a: str
-    b: str
+    a: str | None
+    """None where there is no label."""
+    b: str | None
     confidence_a: float
     confidence_b: float
 
@@ -67,7 +68,7 @@ class Diff:
     """Frames whose frozen answers differ."""
     confidence: float
     """Largest difference of the confidence in the same label."""
-    by_label: tuple[tuple[str, str, int], ...]
+    by_label: tuple[tuple[str | None, str | None, int], ...]
     """Label in `a`, label in `b`, frames."""
     by_camera: tuple[tuple[str | None, int], ...]
     examples: tuple[Changed, ...]
@@ -92,7 +93,8 @@ def compare(a: str, b: str) -> Diff:
     rejects_a, rejects_b = (_frames(read_rejects(url)) for url in (a, b))
     frames_a, frames_b = _frames(labels_a), _frames(labels_b)
     joined = labels_a.join(labels_b, "frame", join_type="inner", right_suffix="_b").combine_chunks()
-    differs = pc.not_equal(joined["label"], joined["label_b"])
+    # No label is an answer too; a class has no empty name.
+    differs = pc.not_equal(*(pc.fill_null(joined[name], "") for name in ("label", "label_b")))
     changed = joined.filter(differs)
     return Diff(
         a=a,

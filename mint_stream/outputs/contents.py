@@ -23,7 +23,8 @@ from mint_stream.suspects import suspect_units
 class Count:
     """Labels of one class and camera."""
 
-    label: str
+    label: str | None
+    """None for frames without one."""
     camera: str | None
     frames: int
 
@@ -62,6 +63,8 @@ class Contents:
     rejected: int
     adapted: int
     """Frames whose adapted answer stands."""
+    unlabelled: int
+    """Frames that carry no label, since none was sure enough."""
     changed: int
     """Frames whose answer is not the frozen model's."""
     suspect: int
@@ -121,6 +124,7 @@ def describe(output: str) -> Contents:
         labelled=labels.num_rows,
         rejected=rejects.num_rows,
         adapted=pc.sum(labels["adapted"]).as_py() or 0,
+        unlabelled=labels["label"].null_count,
         changed=changed(labels).num_rows,
         suspect=_suspect(output, settings),
         relabelled=pc.sum(labels["relabelled"]).as_py() or 0,

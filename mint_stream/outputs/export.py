@@ -61,6 +61,8 @@ def export(
     records = rows.to_pylist()
     for record in records:
         record["timestamp"] = record["timestamp"] and record["timestamp"].isoformat()
+        # What a person looks at: where there is no label, what it would be.
+        record["answer"] = record["label"] or record["topk_labels"][0]
     if kind == "fiftyone":
         return _write_fiftyone(records, to, classes, pictures)
     folder, name = split_url(to)
@@ -91,12 +93,12 @@ def label_studio_config(classes: list[str]) -> str:
 
 def label_studio_task(record: dict[str, Any], image: str) -> dict[str, Any]:
     """One task: the answer that stands as a prediction, and the frozen model's where it differs."""
-    answers = [(record["preset"], record["label"], record["confidence"])]
-    if record["label"] != record["source_label"]:
+    answers = [(record["preset"], record["answer"], record["confidence"])]
+    if record["answer"] != record["source_label"]:
         answers.append(("frozen", record["source_label"], record["source_confidence"]))
     facts = {name: record[name] for name in ("frame", "camera", "timestamp")}
     # Not under the name of the control tag, where flat exports have the person's answer.
-    facts |= {"predicted": record["label"], "frozen": record["source_label"]}
+    facts |= {"predicted": record["answer"], "frozen": record["source_label"]}
     return {
         "data": {"image": image, **facts},
         "predictions": [
@@ -141,7 +143,7 @@ def coco(
             {
                 "id": number,
                 "image_id": number,
-                "category_id": numbers[record["label"]],
+                "category_id": numbers[record["answer"]],
                 "bbox": [0, 0, width, height],
                 "area": width * height,
                 "iscrowd": 0,
@@ -190,7 +192,7 @@ def fiftyone_labels(records: Mapping[str, dict[str, Any]], classes: list[str]) -
         "classes": classes,
         "labels": {
             name: {
-                "label": classes.index(record["label"]),
+                "label": classes.index(record["answer"]),
                 "confidence": record["confidence"],
                 "attributes": {key: record[key] for key in shown if record[key] is not None},
             }

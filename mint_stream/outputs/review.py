@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from mint_stream.results import would_be
+
 Order = Literal["confidence", "disagreement"]
 
 
@@ -25,13 +27,14 @@ def choose(
         first: `confidence`, the lowest; or `disagreement`, the highest: frames whose answer is not
             the frozen model's, the surer both are the earlier, then the others by how far the two
             confidences are apart.
-        per_class: most frames of each label; per_camera: of each camera; limit: of all.
+        per_class: most frames of each label (where there is none, of what it would be);
+            per_camera: of each camera; limit: of all.
     """
     ordered = labels.take(_order(labels, first))
     kept: list[int] = []
     classes: Counter[str] = Counter()
     cameras: Counter[str | None] = Counter()
-    columns = (ordered["label"].to_pylist(), ordered["camera"].to_pylist())
+    columns = (would_be(ordered).to_pylist(), ordered["camera"].to_pylist())
     for at, (label, camera) in enumerate(zip(*columns, strict=True)):
         if limit is not None and len(kept) >= limit:
             break
@@ -51,7 +54,8 @@ def _order(labels: pa.Table, first: Order) -> pa.Array:
     if first == "confidence":
         return pa.array(np.lexsort((names, sure)))
     frozen = labels["source_confidence"].to_numpy().astype(float)
-    label, source = (np.array(labels[c].to_pylist(), dtype=str) for c in ("label", "source_label"))
+    answers = (would_be(labels), labels["source_label"])
+    label, source = (np.array(column.to_pylist(), dtype=str) for column in answers)
     same = label == source
     urgency = np.where(same, np.abs(sure - frozen), np.minimum(sure, frozen))
     return pa.array(np.lexsort((names, -urgency, same)))

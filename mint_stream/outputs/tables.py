@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mint_stream.abstention import Calibration
+from mint_stream.outputs.calibrate import Tested
 from mint_stream.outputs.compare import EXAMPLES, Diff
 from mint_stream.outputs.contents import Contents
 from mint_stream.outputs.verify import Verdict
 from mint_stream.summary import percent
 
+NO_LABEL = "(no label)"
 _MOST_CAMERAS = 6
 _MOST_ROWS = 30
 _MOST_FINDINGS = 100
@@ -94,19 +97,40 @@ def print_diff(diff: Diff, console: Console) -> None:
     if diff.by_label:
         table = _table("label in a", "label in b", "frames")
         for a_label, b_label, frames in diff.by_label[:_MOST_ROWS]:
-            table.add_row(Text(a_label), Text(b_label), f"{frames:,}")
+            names = (Text(label or NO_LABEL) for label in (a_label, b_label))
+            table.add_row(*names, f"{frames:,}")
         console.print(table)
         table = _table("camera", "frames")
         for camera, frames in diff.by_camera[:_MOST_ROWS]:
             table.add_row(Text(camera or "-"), f"{frames:,}")
         console.print(table)
         for c in diff.examples:
-            answers = f"{c.a} {percent(c.confidence_a)} -> {c.b} {percent(c.confidence_b)}"
+            a, b = c.a or NO_LABEL, c.b or NO_LABEL
+            answers = f"{a} {percent(c.confidence_a)} -> {b} {percent(c.confidence_b)}"
             console.print(Text(f"{answers}  {c.frame}"), soft_wrap=True)
     for name, only in (("a", diff.only_a), ("b", diff.only_b)):
         for frame in only[:EXAMPLES]:
             console.print(Text(f"only in {name}: {frame}"), soft_wrap=True)
     console.print("the same" if diff.same else "they differ")
+
+
+def print_calibration(calibration: Calibration, tested: Tested, to: str, console: Console) -> None:
+    """`calibrate`: what was fitted, and how good it is on frames that it was not fitted on."""
+    t = tested
+    facts = {
+        "frames": f"{t.frames:,} with a truth, {percent(t.accuracy)} labelled right",
+        "temperature": f"{calibration.temperature:.3f}",
+        "ECE": f"{percent(t.ece_before)} before, {percent(t.ece_after)} after",
+        "labelled": f"{percent(t.coverage)} of the frames, {percent(t.precision)} of them right",
+        "file": to,
+    }
+    _print_facts(facts, console)
+    table = _table("class", "least calibrated confidence")
+    for name, least in [*calibration.thresholds.items(), ("any other", calibration.otherwise)]:
+        table.add_row(Text(name), "no label" if least is None else f"{least:.3f}")
+    console.print(table)
+    note = "ECE and labelled: each half of the stream by what was fitted on the other half."
+    console.print(Text(note, style="dim"))
 
 
 def _bank_text(diff: Diff) -> str:
@@ -123,6 +147,9 @@ def _bank_text(diff: Diff) -> str:
 
 def _doubts(c: Contents) -> dict[str, str]:
     found = {}
+    if c.unlabelled:
+        share = percent(c.unlabelled / c.labelled)
+        found["no label"] = f"{c.unlabelled:,} frames ({share}), since none was sure enough"
     if c.suspect:
         found["suspect"] = (
             f"{c.suspect:,} frames were adapted to shortly before the guard refused their domain: "
@@ -156,8 +183,9 @@ def _print_labels(c: Contents, console: Console) -> None:
     for count in c.labels:
         camera = count.camera or "-"
         by_camera[camera] += count.frames
-        by_label[count.label] += count.frames
-        cells[count.label, camera] += count.frames
+        label = count.label or NO_LABEL
+        by_label[label] += count.frames
+        cells[label, camera] += count.frames
     shown = [camera for camera, _ in by_camera.most_common(_MOST_CAMERAS)]
     rest = len(by_camera) - len(shown)
     headings = ["label", "frames", *shown] if by_camera.keys() != {"-"} else ["label", "frames"]

@@ -220,7 +220,8 @@ def _check_against_settings(
             )
     answers = {label for column in _ANSWERS for label in table[column].to_pylist()}
     answers.update(table["adapted_label"].drop_null().to_pylist())
-    strange = sorted(str(label) for label in answers - set(settings.classes))
+    allowed = {*settings.classes, *([None] if settings.values.get("abstention") else [])}
+    strange = sorted(str(label) for label in answers - allowed)
     if strange:
         findings.add(name, f"has labels that are no class of run.json: {some(strange)}", _ANEW)
 

@@ -135,6 +135,7 @@ UNIT = {
     "unit": "u",
     "won": False,
     "labelled": 4,
+    "abstained": 0,
     "adapted": 0,
     "rejected": "{}",
     "bank_seq": None,
