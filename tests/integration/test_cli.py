@@ -43,6 +43,7 @@ FLAGS = {
     "--poll",
     "--preset",
     "--quiet",
+    "--relabel-suspect",
     "--seed",
     "--top-k",
     "--unit-size",
