@@ -5,6 +5,10 @@
 `exact` runs the paper preset and a faithful port of the published loop (`tests/parity`) on the
 same images and prints the ratio of their times and the largest difference of their answers.
 
+    python pipelines/benchmark.py presets --model ViT-B-16 --weights random
+
+`presets` runs `frozen`, `realtime` and `paper` beside plain zero-shot CLIP on the same pictures.
+
     python pipelines/benchmark.py serve
 
 `serve` puts the service under load, and calls the labeler that it wraps directly in the same run.
@@ -39,7 +43,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mint_stream.adapter import MintAdapter
-from mint_stream.benchmark import bank, memory, pipeline, serve, startup
+from mint_stream.benchmark import bank, memory, pipeline, presets, serve, startup
 from mint_stream.benchmark import exact as exact_benchmark
 from mint_stream.benchmark.exact import ExactOptions, Loop
 from mint_stream.clip_model import LoadedClip
@@ -87,6 +91,7 @@ def exact(options: ExactOptions, console: Console) -> bool:
 
 BENCHMARKS: dict[str, tuple[Any, Callable[[Any, Console], bool | None]]] = {
     "exact": (ExactOptions, exact),
+    "presets": (presets.PresetsOptions, presets.compare),
     "serve": (serve.ServeOptions, serve.compare),
     "bank": (bank.BankLoad, bank.print_figures),
     "pipeline": (pipeline.PipelineOptions, pipeline.compare),

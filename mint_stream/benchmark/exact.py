@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from rich.console import Console
@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mint_stream.adapter import MintAdapter
+from mint_stream.benchmark.clock import Clock, pick_clock, timed, where
 from mint_stream.benchmark.floor import count_flops
 from mint_stream.clip_model import LoadedClip, load_clip
-from mint_stream.config import PRESETS, ConfigError, Dtype, ModelConfig
+from mint_stream.config import PRESETS, Dtype, ModelConfig
 from mint_stream.model_files import RANDOM_WEIGHTS
 
 
@@ -29,7 +30,6 @@ class Loop(Protocol):
     def __call__(self, views_VCHW: Tensor) -> Tensor: ...
 
 
-Clock = Callable[[], float]
 MakeLoop = Callable[[LoadedClip, list[str], MintAdapter], Loop]
 
 
@@ -49,7 +49,7 @@ class ExactOptions:
     seed: int = 0
     busy: bool = False
     """Others use this machine, too: take the CPU time of this process for its time. With
-    OMP_NUM_THREADS=1 only; threads that wait for each other count as working."""
+    OMP_NUM_THREADS=1 only."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def compare(options: ExactOptions, make_loop: MakeLoop, console: Console) -> boo
 
     Returns whether they agree on the most probable class of every image.
     """
-    if options.busy and torch.get_num_threads() > 1:
-        raise ConfigError("busy is True; it must be left out unless OMP_NUM_THREADS is 1")
+    clock = pick_clock(options.busy)
     method = PRESETS["paper"]
     names = [f"class number {n}" for n in range(options.classes)]
 
@@ -104,7 +103,6 @@ def compare(options: ExactOptions, make_loop: MakeLoop, console: Console) -> boo
             side.label(views[0])  # also warms up: lazy initialisation
         done[side.name] = float(counter.get_total_flops())
         adapter.bank = before
-    clock = time.process_time if options.busy else time.perf_counter
     for image in track(views, "images", console=console, transient=True):
         for side in sides:
             _run(side, image, device, clock)
@@ -112,7 +110,7 @@ def compare(options: ExactOptions, make_loop: MakeLoop, console: Console) -> boo
             _run(theirs, image, device, clock)
     peaks = [attainable_flops(adapter.clip, clock) for adapter in adapters.values()]
 
-    table = Table(title=f"{options.model}, {options.classes} classes, {_where(device)}")
+    table = Table(title=f"{options.model}, {options.classes} classes, {where(device)}")
     table.add_column("", no_wrap=True)
     for column in ("s an image", "ratio", "TFLOP", "of the floor", "GFLOP/s", "of attainable"):
         table.add_column(column, justify="right")
@@ -135,7 +133,7 @@ def compare(options: ExactOptions, make_loop: MakeLoop, console: Console) -> boo
 
 
 def _run(side: Side, views_VCHW: Tensor, device: torch.device, clock: Clock) -> None:
-    seconds, logits_C = _timed(device, partial(side.label, views_VCHW), clock)
+    seconds, logits_C = timed(device, partial(side.label, views_VCHW), clock)
     side.seconds.append(seconds)
     side.logits.append(logits_C.detach().float().cpu())
 
@@ -169,7 +167,7 @@ def attainable_flops(clip: LoadedClip, clock: Clock = time.perf_counter) -> floa
             y = x @ weight.T
         return y
 
-    best = min(_timed(clip.device, products, clock)[0] for _ in range(4))
+    best = min(timed(clip.device, products, clock)[0] for _ in range(4))
     return 8 * tokens * weight.numel() / best
 
 
@@ -191,21 +189,5 @@ def _views(options: ExactOptions, adapter: MintAdapter) -> Iterator[Tensor]:
         yield adapter.views(pixels, f"picture {n}")
 
 
-def _timed(device: torch.device, work: Callable[[], Any], clock: Clock) -> tuple[float, Any]:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = clock()
-    result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - start, result
-
-
 def _precision(clip: LoadedClip) -> str:
     return f"mint_stream, {str(clip.model.visual.conv1.weight.dtype).removeprefix('torch.')}"
-
-
-def _where(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
