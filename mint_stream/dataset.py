@@ -203,7 +203,7 @@ def labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> Labele
         bank_scope=config.bank_scope,
         seed=config.seed,
         shadow=config.adapt == "shadow",
-        adapt_budget=config.adapt_budget,
+        adapt_budget=None if config.relabel_suspect else config.adapt_budget,
         relabels=config.relabel_suspect,
         top_k=config.top_k,
         abstention=prepared.abstention,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -35,7 +36,8 @@ class Answer:
     scope: str
     seq: int
     source_stands: bool = False
-    """The frozen answer is given, and the adapted one beside it (`adapt: shadow`)."""
+    """The frozen answer is given, and the adapted one beside it (`adapt: shadow`). Then
+    `source_topk` is of all classes."""
 
     @classmethod
     def of(cls, reading: Reading) -> Answer:
@@ -79,7 +81,7 @@ def message(question: Question, answer: Answer, identity: Identity, ms: float) -
         height=question.picture.height,
         label=found.source_label if shadow else found.label,
         confidence=found.source_confidence if shadow else found.confidence,
-        entropy=found.entropy,
+        entropy=_entropy(answer.source_topk) if shadow else found.entropy,
         topk=source_topk if shadow else topk,
         source_label=found.source_label,
         source_confidence=found.source_confidence,
@@ -93,6 +95,11 @@ def message(question: Question, answer: Answer, identity: Identity, ms: float) -
         classes=identity.classes,
         ms=round(ms, 3),
     )
+
+
+def _entropy(topk: Topk) -> float:
+    """Of a whole distribution, nats."""
+    return -sum(score * math.log(score) for _, score in topk if score > 0)
 
 
 def _scores(topk: Topk, k: int) -> list[Score]:

@@ -270,7 +270,12 @@ def test_requests_that_teach_are_the_pipeline_s_units_label_for_label(
         assert sent.adapted is not shadow
         assert sent.label == (row["source_label"] if shadow else row["label"])
         assert (sent.shadow is not None) is shadow
-        if sent.shadow is not None:
+        if sent.shadow is None:
+            assert sent.entropy == pytest.approx(row["entropy"])
+        else:
+            p = np.array([score for _, score in outcome.source_topk])
+            assert p.sum() == pytest.approx(1, abs=1e-5)
+            assert sent.entropy == pytest.approx(-(p * np.log(p)).sum(), abs=1e-5)
             assert sent.shadow.label == row["label"]
     np.testing.assert_array_equal(
         mine.live.state("shared").prompts_KPD, bank.live.state("shared").prompts_KPD
