@@ -19,7 +19,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from mint_stream import bank_state
+from mint_stream import bank_state, baselines
 from mint_stream.bank import Retrieval, assemble, retrieval_counts, retrieve
 from mint_stream.clip_model import LoadedClip, load_clip
 from mint_stream.config import BUNDLED, PRESETS, Dtype, MethodConfig, ModelConfig
@@ -27,7 +27,7 @@ from mint_stream.config import preset as find_preset
 from mint_stream.domains import ClassSpace, DomainBank, Standing, answer
 from mint_stream.encoder import ImageEncoder, Stem, query_blocks
 from mint_stream.guard import ADAPTING, NO_GUARD
-from mint_stream.losses import entropy, marginal_entropy, most_confident, votes
+from mint_stream.losses import entropy, marginal_entropy, most_confident
 from mint_stream.prediction import ONE_PASS, Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
 from mint_stream.text_prompt import TextPrompt
@@ -181,9 +181,9 @@ class MintAdapter:
         before = self.bank
         self.reset()
         if self.method.algorithm == "zero":
-            adapted_C = self.vote(seen)
+            adapted_C = baselines.vote(self, seen)
         elif self.method.algorithm == "tpt":
-            adapted_C = self.adapt_text(seen)[0].softmax(-1)
+            adapted_C = baselines.adapt_text(self, seen)[0].softmax(-1)
         else:
             self.adapt(seen)
             adapted_C = self.predict(seen)[0].softmax(-1)
@@ -359,34 +359,6 @@ class MintAdapter:
         if observe:
             observe(retrieval)
         return logits_1C
-
-    def adapt_text(self, seen: Seen) -> Tensor:
-        """TPT: S steps of the context alone, then the logits of view 0: (1, C).
-
-        Without prompts the image features do not change: the pass that is there serves all steps.
-        """
-        method = self.method
-        context_NW = self.context_NW.clone().requires_grad_()
-        optimizer = torch.optim.AdamW(
-            [context_NW], lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
-        )
-        with torch.no_grad():
-            logits_VC = self.logits(seen.source_VE, self.text.features(context_NW))
-            confident_VE = seen.source_VE[most_confident(logits_VC, method.confident_views)]
-        with self.stopwatch("step"):
-            for _ in range(method.steps):
-                optimizer.zero_grad()
-                logits_BC = self.logits(confident_VE, self.text.features(context_NW))
-                marginal_entropy(logits_BC).backward()
-                optimizer.step()
-        self.context_NW = context_NW.detach()
-        with torch.no_grad(), self.stopwatch("text"):
-            return self.logits(seen.source_VE[:1], self.text.features(self.context_NW))
-
-    def vote(self, seen: Seen) -> Tensor:
-        """ZERO: the votes of the confident views as probabilities: (C,)."""
-        logits_VC = self.logits(seen.source_VE, self.source_text_CE)
-        return votes(logits_VC[most_confident(logits_VC, self.method.confident_views)])
 
     def logits(self, image_BE: Tensor, text_CE: Tensor) -> Tensor:
         """exp(logit_scale) * image @ text.T: (B, C)."""
