@@ -234,6 +234,8 @@ def _report(options: ServeOptions, rounds: Sequence[_Round], console: Console) -
     )
     single = middle(lambda r: 1 - r.single.images_s / r.direct.images_s)
     batched = middle(lambda r: 1 - r.batched.images_s / r.direct.images_s)
+    more_batched = middle(lambda r: 1 - _cpu_s(r.direct) / _cpu_s(r.batched))
+    more_single = middle(lambda r: 1 - _cpu_s(r.direct) / _cpu_s(r.single))
     cores = os.cpu_count() or 1
     most = middle(lambda r: cores / (_cpu_s(r.direct) + _cpu_s(r.empty)) / r.direct.images_s)
     idle = middle(lambda r: r.served_idle.percentile(50) - r.direct_idle.percentile(50))
@@ -243,6 +245,8 @@ def _report(options: ServeOptions, rounds: Sequence[_Round], console: Console) -
         f"overhead at saturation: {batched:.0%} with {options.batch} images a request (at most "
         f"{MOST_OVERHEAD:.0%}), {single:.0%} with one; when idle {idle:.1f} ms in the median (at "
         f"most {MOST_IDLE_MS:g} ms)\n"
+        f"in CPU time for an image, which other work on this machine changes least: "
+        f"{more_batched:.0%} and {more_single:.0%}\n"
         f"of that, HTTP and an empty Serve application: {max(0.0, 1 - most):.0%} with one image a "
         f"request if all {cores} cores were busy all the time, {empty:.1f} ms when idle; the load "
         f"generator took {client:.2f} of {cores} cores"

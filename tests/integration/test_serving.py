@@ -372,6 +372,23 @@ def test_the_page_shows_both_answers_in_a_browser(served: Served, tmp_path: Path
         assert page.problems == []
 
 
+def test_other_settings_are_rolled_out_under_load_without_an_error(served: Served) -> None:
+    arguments = served.plan.settings.model_dump(exclude_unset=True)
+    before = {process.pid for process in served.replicas()}
+    with Load(served.url) as load:
+        load.more(20)
+        serve.run(
+            build_app({**arguments, "replicas": 1, "max_images": 4}),
+            name="serving",
+            route_prefix="/",
+        )
+        wait_for(lambda: before.isdisjoint({process.pid for process in served.replicas()}))
+        load.more(20)
+    assert load.failures == []
+    assert set(load.statuses) == {200}, "a replica that is to stop finishes what it holds"
+    assert httpx2.get(f"{served.url}/v1/info").json()["limits"]["images"] == 4
+
+
 def test_a_live_bank_is_taken_over_under_load_and_the_checkpoint_when_it_ends(
     port: int, served: Served, make_place: Callable[[], Place]
 ) -> None:
