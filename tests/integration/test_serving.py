@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -372,21 +373,30 @@ def test_the_page_shows_both_answers_in_a_browser(served: Served, tmp_path: Path
         assert page.problems == []
 
 
-def test_other_settings_are_rolled_out_under_load_without_an_error(served: Served) -> None:
-    arguments = served.plan.settings.model_dump(exclude_unset=True)
-    before = {process.pid for process in served.replicas()}
-    with Load(served.url) as load:
-        load.more(20)
-        serve.run(
-            build_app({**arguments, "replicas": 1, "max_images": 4}),
-            name="serving",
-            route_prefix="/",
+def test_a_service_that_is_taken_down_finishes_what_it_holds(served: Served) -> None:
+    rest = threading.Event()
+    data = tiny.png(1)
+
+    def body() -> Iterator[bytes]:
+        yield data[:100]
+        rest.wait(60)
+        yield data[100:]
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(
+            httpx2.post, f"{served.url}/v1/label", content=body(), headers=PNG, timeout=60
         )
-        wait_for(lambda: before.isdisjoint({process.pid for process in served.replicas()}))
-        load.more(20)
-    assert load.failures == []
-    assert set(load.statuses) == {200}, "a replica that is to stop finishes what it holds"
-    assert httpx2.get(f"{served.url}/v1/info").json()["limits"]["images"] == 4
+        with Load(served.url) as load:
+            load.more(20)
+        assert set(load.statuses) == {200}
+        assert not held.done()
+        serve.delete("serving", _blocking=False)
+        try:
+            # The other one, which holds nothing, goes at once.
+            wait_for(lambda: len(served.replicas()) < 2)
+        finally:
+            rest.set()
+        assert held.result().status_code == 200
 
 
 def test_a_live_bank_is_taken_over_under_load_and_the_checkpoint_when_it_ends(
