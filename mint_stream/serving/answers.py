@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 import torch
 
-from mint_stream.bank_client import Bank, BankClient
+from mint_stream.bank_client import Bank
 from mint_stream.bank_reader import BankReader
 from mint_stream.bank_state import BankState as BankNumbers
 from mint_stream.bank_state import BankUpdateError
@@ -99,7 +99,7 @@ class ReadAnswers:
 
 
 class TaughtAnswers:
-    """Each batch is a unit of `labeler`, whose bank is `bank`: adapted to, merged, then answered.
+    """Each batch is a unit of `labeler`, whose client is of `bank`: adapted to, merged, answered.
 
     reader: over the labeler's own adapter, without banks: it gives the frozen top-k.
     name: of this replica's units, unique for every start.
@@ -210,14 +210,6 @@ class TaughtAnswers:
             retrievals=sum(int(state.usage_K.sum()) for state in self._scopes.values()),
             takeovers=self._state.takeovers + changed,
         )
-
-
-def taught_by(
-    labeler: MintLabeler, reader: BankReader, bank: Bank, *, name: str, source: str, shadow: bool
-) -> TaughtAnswers:
-    """`TaughtAnswers` with the labeler's client of `bank` in place."""
-    labeler.bank = BankClient(bank)
-    return TaughtAnswers(labeler, reader, bank, name=name, source=source, shadow=shadow)
 
 
 def alone_if_need_be(read: Any, questions: Sequence[Question]) -> list[Outcome]:

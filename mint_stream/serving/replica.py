@@ -15,12 +15,12 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
-from mint_stream.bank_client import Bank
+from mint_stream.bank_client import Bank, BankClient
 from mint_stream.bank_reader import BankReader
 from mint_stream.bank_watch import BankWatch, CheckpointWatch
 from mint_stream.config import LabelerConfig
 from mint_stream.labeler import MintLabeler
-from mint_stream.serving.answers import Answers, ReadAnswers, taught_by
+from mint_stream.serving.answers import Answers, ReadAnswers, TaughtAnswers
 from mint_stream.serving.api import create_app
 from mint_stream.serving.bank_follower import BankFollower
 from mint_stream.serving.gate import AT_ONCE, Gate
@@ -114,7 +114,9 @@ def open_answers(
 
     Raises `ConfigError`, or `BankError` where there is no such bank server.
     """
-    settings = plan.settings
+    settings, bank, source = plan.settings, None, ""
+    if settings.adapt != "off":
+        bank, source = _taught_bank(plan, keeper)
     labeler = MintLabeler(
         LabelerConfig(
             model=settings.clip,
@@ -125,17 +127,17 @@ def open_answers(
             classes_hash=plan.classes.hash,
             bank_scope=settings.bank_scope,
             seed=settings.seed,
+            adapt_budget=settings.adapt_budget,
             top_k=len(plan.classes.names),
             threads=threads,
         ),
-        bank=None,
+        bank=None if bank is None else BankClient(bank),
     )
     reader = BankReader(labeler.adapter, settings.bank_scope)
     name = f"serve-{secrets.token_hex(4)}"
-    if settings.adapt != "off":
-        bank, source = _taught_bank(plan, keeper)
+    if bank is not None:
         shadow = settings.adapt == "shadow"
-        return taught_by(labeler, reader, bank, name=name, source=source, shadow=shadow)
+        return TaughtAnswers(labeler, reader, bank, name=name, source=source, shadow=shadow)
     watches, live = _watches(plan, name)
     follower = BankFollower(watches, reader, poll_s=settings.bank_poll_s)
     return ReadAnswers(reader, follower, wants=live.want if live else None)

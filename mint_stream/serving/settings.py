@@ -66,6 +66,9 @@ class Settings(BaseModel):
     adapt: Annotated[Adapt, BeforeValidator(_yaml_switch)] = "off"
     """off: requests teach nothing. on: they adapt the bank, and the adapted answer stands.
     shadow: they adapt it, the frozen answer stands, the adapted one is recorded beside."""
+    adapt_budget: float | None = Field(None, gt=0, le=1)
+    """Largest share of a replica's working time that adapting may take; None for as much as it
+    needs. Images for which there is no time get the frozen answer."""
     seed: int = 0
     """Of the random views and of the bank's start, with `adapt`."""
     checkpoint_every_s: float = Field(60.0, gt=0)
@@ -109,6 +112,12 @@ class Settings(BaseModel):
         frozen = not method.adapts
         for field, value in (("bank", self.bank), ("bank_actor", self.bank_actor)):
             require(not (frozen and value), field, value, f"left out with preset {method.name!r}")
+        require(
+            self.adapt != "off" or self.adapt_budget is None,
+            "adapt_budget",
+            self.adapt_budget,
+            "left out with adapt off",
+        )
         if self.adapt != "off":
             require(method.adapts, "adapt", self.adapt, f"off with preset {method.name!r}")
             require(

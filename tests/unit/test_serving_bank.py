@@ -22,7 +22,7 @@ from mint_stream.bank_reader import BankReader
 from mint_stream.bank_watch import CheckpointWatch, LiveWatch, WrongBank
 from mint_stream.images import decode
 from mint_stream.serving import replica
-from mint_stream.serving.answers import taught_by
+from mint_stream.serving.answers import TaughtAnswers
 from mint_stream.serving.questions import Answer, message
 from mint_stream.serving.service import Asked, ServicePlan
 from mint_stream.storage import Store
@@ -246,7 +246,8 @@ def test_requests_that_teach_are_the_pipeline_s_units_label_for_label(
     ]
     serving, mine = world.labeler(plan), LocalBank(start)
     reader = BankReader(serving.adapter)
-    answers = taught_by(serving, reader, mine, name="serve-1", source="here", shadow=shadow)
+    serving.bank = BankClient(mine)
+    answers = TaughtAnswers(serving, reader, mine, name="serve-1", source="here", shadow=shadow)
     answers.start()
     shortest = replica.min_short_side(reader)
     direct = world.Direct(plan)
@@ -282,3 +283,25 @@ def test_requests_that_teach_are_the_pipeline_s_units_label_for_label(
     )
     assert answers.bank.seq == 3
     assert answers.bank.retrievals > 0
+
+
+@pytest.mark.parametrize(("budget", "adapted"), [(None, True), (1e-9, False)])
+def test_the_budget_is_the_pipeline_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: float | None, adapted: bool
+) -> None:
+    taught = world.plan(
+        tiny.write_assets(tmp_path), bank=str(tmp_path / "bank"), adapt="on", adapt_budget=budget
+    )
+    method = taught.settings.method
+    bank = LocalBank(
+        bank_state.initial_state(
+            entries=method.bank_size, prompt_rows=method.prompt_rows, width=taught.width, seed=0
+        )
+    )
+    monkeypatch.setattr(replica, "_taught_bank", lambda *_: (bank, "here"))
+    direct = world.Direct(taught)
+    [outcome] = direct.answers.answer(
+        [world.service(taught, direct)._question(tiny.png(1), Asked())]
+    )
+    assert isinstance(outcome, Answer)
+    assert outcome.prediction.adapted is adapted
