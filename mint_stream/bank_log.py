@@ -1,7 +1,8 @@
 """The bank log on the store: which of its objects count, and what they say.
 
 A log object counts if the labels of its unit exist and name it (`BANK_LOG_KEY` in their Parquet
-metadata). Everything else in `bank/log/` is the trace of an attempt that was cut off, or lost.
+metadata, or the record that took their place: `compacted`). Everything else in `bank/log/` is the
+trace of an attempt that was cut off, or lost.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from mint_stream.bank_files import LOG_FOLDER, BankFileError, LogName, read_delta
 from mint_stream.bank_state import Update
+from mint_stream.compacted import Record, read_record
 from mint_stream.storage import ObjectMissing, Store
 from mint_stream.units import labels_name
 
@@ -49,14 +51,20 @@ def read_log(store: Store, name: str) -> Update | None:
     return update
 
 
-def committed_log(store: Store, unit: str) -> str | None:
-    """The log object that the labels of `unit` refer to: "" for none, None if not committed."""
+def committed_log(store: Store, unit: str, record: Record | None) -> str | None:
+    """The log object that the labels of `unit` refer to: "" for none, None if not committed.
+
+    record: as `read_record` gives it.
+    """
+    if record is not None and unit in record.units:
+        return record.units[unit].bank_log
     name = labels_name(unit)
     try:
         metadata = pq.read_schema(pa.BufferReader(store.read(name))).metadata or {}
         return bytes(metadata[BANK_LOG_KEY]).decode()
     except ObjectMissing:
-        return None
+        later = read_record(store)  # the file may have gone into it just now
+        return later.units[unit].bank_log if later and unit in later.units else None
     except (pa.ArrowException, OSError, KeyError) as error:
         raise RestoreError(
             f"{store.uri(name)} does not say which bank update belongs to it ({error!r}): it is "
@@ -75,6 +83,7 @@ def log_since(
     log object of a committed unit.
     """
     present = {info.name for info in store.list(LOG_FOLDER)}
+    record = read_record(store)
     held = present.intersection(covered)
     candidates: dict[str, set[str]] = defaultdict(set)
     for name in sorted(present - held):
@@ -85,7 +94,9 @@ def log_since(
     units = sorted(candidates)
     superfluous: set[str] = set()
     chosen: list[str] = []
-    for unit, counts in zip(units, each(lambda u: committed_log(store, u), units), strict=True):
+    for unit, counts in zip(
+        units, each(lambda u: committed_log(store, u, record), units), strict=True
+    ):
         if counts is None:
             continue
         superfluous |= candidates[unit] - {counts}

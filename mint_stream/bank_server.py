@@ -19,6 +19,7 @@ from mint_stream import bank_log, checkpoint
 from mint_stream.bank_exchange import Fetched, HeldMerge, MergeAnswer, Position, Restarted
 from mint_stream.bank_files import LogName
 from mint_stream.bank_state import Banks, Update, initial_state
+from mint_stream.compacted import read_record
 from mint_stream.config import BankScope, MethodConfig, as_dict
 from mint_stream.ledger import BankLedger
 from mint_stream.storage import StorageError, Store
@@ -266,7 +267,7 @@ class BankServer:
 
     def _look_up(self, unit: str) -> bool:
         """Whether the labels of `unit` are on the store; if so, the ledger knows it afterwards."""
-        log_name = bank_log.committed_log(self._store, unit)
+        log_name = bank_log.committed_log(self._store, unit, read_record(self._store))
         if log_name is None:
             return False
         if not self._opened().committed(unit, log_name):

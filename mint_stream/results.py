@@ -178,16 +178,16 @@ def _row(known: pa.Table, name: str, overall: bool = False) -> Row:
 
 def _read(output: str, folder: Literal["labels", "rejects"], wanted: pa.Schema) -> pa.Table:
     store = Store(output)
-    generation = _newest(store)
     while True:
+        # First the list: unit files that are not in it any more are in the generation.
+        names = [i.name for i in store.list(f"{folder}/") if i.name.endswith(".parquet")]
+        generation = _newest(store)
         try:
-            table = _read_once(store, folder, wanted, generation)
+            table = _read_once(store, folder, wanted, names, generation)
         except ObjectMissing:
-            later = _newest(store)
-            if later == generation:
+            if _newest(store) == generation:
                 raise
-            # Compacted twice since: what was being read is no longer kept.
-            generation = later
+            # Compacted since, and what was being read is no longer kept.
             continue
         return table.replace_schema_metadata(wanted.metadata)
 
@@ -219,23 +219,23 @@ def _read_once(
     store: Store,
     folder: Literal["labels", "rejects"],
     wanted: pa.Schema,
+    names: list[str],
     generation: Generation | None,
 ) -> pa.Table:
-    """The rows of a generation, and those of the units that it does not hold."""
+    """The rows of a generation, and those of the units in `names` that it does not hold."""
     compacted: list[pa.Table] = []
     held: set[str] = set()
     if generation is not None:
         try:
             files = getattr(generation, folder)
             with ThreadPoolExecutor(_READERS) as readers:
-                data = list(readers.map(lambda file: read_file(store, file), files))
+                data = list(readers.map(lambda file: read_file(store, generation, file), files))
             compacted = [pq.read_table(io.BytesIO(content)) for content in data]
-            index = pq.read_table(io.BytesIO(read_file(store, generation.units)))
+            index = pq.read_table(io.BytesIO(read_file(store, generation, generation.units)))
             held = set(index["unit"].to_pylist())
         except CompactedError as error:
             log.warning("%s; reading the unit files instead", error)
             compacted, held = [], set()
-    names = [i.name for i in store.list(f"{folder}/") if i.name.endswith(".parquet")]
     names = [name for name in names if PurePosixPath(name).stem not in held]
     with ThreadPoolExecutor(_READERS) as readers:
         tables = list(readers.map(lambda name: _parquet(store, name), names))

@@ -35,6 +35,11 @@ def unit_id(shard: str, start: int) -> str:
     return f"{shard}-{start:0{_DIGITS}d}"
 
 
+def shard_of(unit: str) -> str:
+    """Id of the shard that `unit` is of."""
+    return unit.rpartition("-")[0]
+
+
 def unit_start(unit: str) -> int:
     """Number of the first frame of `unit` in its shard."""
     return int(unit.rpartition("-")[2])

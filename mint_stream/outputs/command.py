@@ -216,12 +216,19 @@ class Compact:
 
     output: tyro.conf.Positional[str]
     """A folder or an URL."""
+    remove_units: bool = False
+    """Then remove the small files that were copied: the copy is the record from now on, for runs
+    and all readers but those of labels/*.parquet. Not while a run is writing."""
 
     def run(self, console: Console) -> int:
         """Do it, and say where the files are."""
         from mint_stream.outputs.compaction import compact
+        from mint_stream.outputs.removal import remove_units
 
-        done = compact(self.output)
+        removal = remove_units(self.output) if self.remove_units else None
+        done = removal.compaction if removal else None
+        if not self.remove_units:
+            done = compact(self.output)
         if done is None:
             console.print("nothing is committed here yet")
             return 0
@@ -231,6 +238,8 @@ class Compact:
             f"{what} generation {done.generation.number}: {done.units:,} units in {files:,} files"
         )
         console.print(text, soft_wrap=True)
+        if removal is not None:
+            console.print(f"removed {removal.removed:,} small files: it is the record now")
         console.print(Store(self.output).uri(done.generation.folder), soft_wrap=True)
         return 0
 

@@ -4,6 +4,7 @@ A generation holds every unit that was committed when it was begun. Its files ar
 then its JSON is created: before that nobody sees it, from then on `read_labels` reads it, and the
 units that were committed since from `labels/`. Cut off at any point, nothing is lost or doubled;
 the next call removes what was left behind. The previous generation stays, for those who read it.
+Units that stand in a record alone are taken over from it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -26,18 +27,20 @@ from mint_stream.compacted import (
     FILE,
     FOLDER,
     MANIFEST,
+    UNITS,
     CompactedError,
     CompactFile,
     Generation,
+    Record,
     manifest_name,
     newest,
     read_file,
+    read_record,
 )
 from mint_stream.lease import LeaseHeld
 from mint_stream.storage import ObjectMissing, Store
-from mint_stream.units import labels_name, rejects_name
+from mint_stream.units import labels_name, rejects_name, shard_of, unit_start
 
-UNITS = pa.schema([("unit", pa.string()), ("frames", pa.int64()), ("bank_log", pa.string())])
 KEPT = 2
 """Generations on the store: the one that counts, and the one before for those who read it."""
 _NONE = "__HIVE_DEFAULT_PARTITION__"
@@ -65,15 +68,18 @@ def compact(output: str, *, file_rows: int = _FILE_ROWS) -> Compaction | None:
     Raises `StorageError`, and `LeaseHeld` if another compaction finished first.
     """
     store = Store(output)
-    units = sorted(_unit(info.name) for info in store.list("labels/"))
+    own = {_unit(info.name) for info in store.list("labels/")}
+    record = read_record(store)  # after the list: see there
+    recorded = record.units if record else {}
+    units = sorted(own | set(recorded))
     if not units:
         return None
-    current = newest(store)
+    current = record.generation if record else newest(store)
     if current is not None and _units_of(store, current) == units:
         _clean_up(store, current.number)
         return Compaction(generation=current, written=False, units=len(units))
     number = current.number + 1 if current else 1
-    generation = _write(store, number, units, file_rows)
+    generation = _write(store, number, sorted(own - set(recorded)), record, file_rows)
     if not store.create(manifest_name(number), generation.to_json()):
         raise LeaseHeld(
             f"another compaction of {output} wrote generation {number} at the same time; it "
@@ -84,22 +90,33 @@ def compact(output: str, *, file_rows: int = _FILE_ROWS) -> Compaction | None:
 
 
 def _units_of(store: Store, generation: Generation) -> list[str] | None:
-    """The units of a generation; None where they cannot be told."""
+    """The units of a generation; None where they cannot be told, or little else of them."""
     try:
-        index = pq.read_table(io.BytesIO(read_file(store, generation.units)))
+        index = pq.read_table(io.BytesIO(read_file(store, generation, generation.units)))
     except (ObjectMissing, CompactedError):
+        return None
+    if index.column_names != UNITS.names:
         return None
     units: list[str] = index["unit"].to_pylist()
     return units
 
 
-def _write(store: Store, number: int, units: list[str], file_rows: int) -> Generation:
-    """The files of a generation. Until its JSON is there, nobody looks at them."""
+def _write(
+    store: Store, number: int, own: list[str], record: Record | None, file_rows: int
+) -> Generation:
+    """The files of a generation. Until its JSON is there, nobody looks at them.
+
+    own: units to be read from their own files; the others are those of the record.
+    """
     folder = f"{FOLDER}{number:08d}-{secrets.token_hex(4)}/"
     labels = _Writer(store, f"{folder}labels/", file_rows)
     rejects = _Writer(store, f"{folder}rejects/", file_rows)
     facts: list[dict[str, object]] = []
-    for unit, table in _tables(store, units, labels_name):
+    if record is not None:
+        _take_over(store, record, labels, rejects)
+        facts += [{"unit": unit, **asdict(known)} for unit, known in record.units.items()]
+    ends = _shard_ends(store)
+    for unit, table in unit_tables(store, own, labels_name):
         metadata = table.schema.metadata or {}
         facts.append(
             {
@@ -108,28 +125,57 @@ def _write(store: Store, number: int, units: list[str], file_rows: int) -> Gener
                 "bank_log": metadata[BANK_LOG_KEY].decode(),
             }
         )
-        for place, rows in _by_day_and_camera(_placed(table, schema.LABELS)):
+        for place, rows in _by_day_and_camera(placed(table, schema.LABELS)):
             labels.add(place, rows)
+    for fact in facts:
+        fact["shard_frames"] = ends.get(shard_of(str(fact["unit"])), fact.get("shard_frames"))
     # Listed after the labels: a unit's rejects are there before its labels are.
     rejected = {_unit(info.name) for info in store.list("rejects/")}
-    for _, table in _tables(store, [unit for unit in units if unit in rejected], rejects_name):
-        rejects.add("", _placed(table, schema.REJECTS))
+    for _, table in unit_tables(store, [unit for unit in own if unit in rejected], rejects_name):
+        rejects.add("", placed(table, schema.REJECTS))
     index = _Writer(store, f"{folder}units/", len(facts) + 1)
+    facts.sort(key=lambda fact: str(fact["unit"]))
     index.add("", pa.Table.from_pylist(facts, schema=UNITS))
     (of_units,) = index.close()
-    return Generation(number=number, labels=labels.close(), rejects=rejects.close(), units=of_units)
+    return Generation(
+        number=number,
+        labels=labels.close(),
+        rejects=rejects.close(),
+        units=of_units,
+        record=record is not None,
+    )
 
 
-def _tables(
+def _take_over(store: Store, record: Record, labels: _Writer, rejects: _Writer) -> None:
+    """The rows of a record, partition by partition."""
+    generation = record.generation
+    for folder, files, writer in (
+        ("labels/", generation.labels, labels),
+        ("rejects/", generation.rejects, rejects),
+    ):
+        for file in files:
+            place = file.name.partition(folder)[2].rpartition("/")[0]
+            table = pq.read_table(io.BytesIO(read_file(store, generation, file)))
+            writer.add(f"{place}/" if place else "", table)
+
+
+def _shard_ends(store: Store) -> dict[str, int]:
+    """Frames of the shards whose markers say so."""
+    names = [info.name.rpartition("/")[2] for info in store.list("shards/")]
+    return {shard_of(name): unit_start(name) for name in names}
+
+
+def unit_tables(
     store: Store, units: list[str], name_of: Callable[[str], str]
 ) -> Iterator[tuple[str, pa.Table]]:
+    """Each unit with the table in its own file."""
     for first in range(0, len(units), _AT_A_TIME):
         some = units[first : first + _AT_A_TIME]
         tables = each(lambda unit: pq.read_table(io.BytesIO(store.read(name_of(unit)))), some)
         yield from zip(some, tables, strict=True)
 
 
-def _placed(table: pa.Table, kind: pa.Schema) -> pa.Table:
+def placed(table: pa.Table, kind: pa.Schema) -> pa.Table:
     """With the place of each row in its unit, and without what the metadata says of the unit."""
     position = pa.array(range(table.num_rows), schema.POSITION.type)
     return table.append_column(schema.POSITION, position).replace_schema_metadata(kind.metadata)

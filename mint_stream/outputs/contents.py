@@ -17,6 +17,7 @@ from mint_stream.outputs.settings import read_settings
 from mint_stream.results import read_labels, read_rejects
 from mint_stream.storage import StorageError, Store
 from mint_stream.suspects import suspect_units
+from mint_stream.units import shard_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,8 @@ class Contents:
     """Of the compacted copy that counts; None where there is none."""
     compacted: int
     """Units that it holds."""
+    record: bool
+    """Whether files of its units may have been removed."""
     checkpoints: tuple[CheckpointFacts, ...]
     """Newest first."""
     settings: dict[str, Any]
@@ -120,7 +123,7 @@ def describe(output: str) -> Contents:
         objects=listing.objects,
         size_bytes=listing.size_bytes,
         units=len(listing.labels),
-        shards=len({unit.rpartition("-")[0] for unit in listing.labels}),
+        shards=len({shard_of(unit) for unit in listing.labels}),
         labelled=labels.num_rows,
         rejected=rejects.num_rows,
         adapted=pc.sum(labels["adapted"]).as_py() or 0,
@@ -139,6 +142,7 @@ def describe(output: str) -> Contents:
         log_objects=len(listing.logs),
         generation=generation.number if generation else None,
         compacted=generation.units.rows if generation else 0,
+        record=generation.record if generation else False,
         checkpoints=tuple(
             CheckpointFacts(
                 name=about.name,

@@ -7,8 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from mint_stream.bank_files import LOG_FOLDER, BankFileError, LogName
-from mint_stream.compacted import FILE, MANIFEST
+from mint_stream.compacted import FILE, MANIFEST, RECORD, Record, RecordError, read_record
 from mint_stream.storage import Store
+from mint_stream.units import shard_of
 
 UNIT = re.compile(r"[0-9a-f]{20}-[0-9]{8,}")
 _OF_UNITS = re.compile(
@@ -25,11 +26,17 @@ class Listing:
 
     store: Store
     labels: set[str] = field(default_factory=set)
-    """Units with an object in `labels/`: those that are committed."""
+    """Units that are committed: with an object in `labels/`, or in the record."""
     rejects: set[str] = field(default_factory=set)
-    """Units with an object in `rejects/`."""
+    """Units with an object in `rejects/` that counts: not those of the record."""
     relabelled: set[str] = field(default_factory=set)
     """Units with an object in `relabelled/`."""
+    record: Record | None = None
+    """The generation whose units need no objects of their own."""
+    record_lost: str | None = None
+    """Why it cannot be read, where it cannot."""
+    left: set[str] = field(default_factory=set)
+    """Units of the record that have objects in `labels/` or `rejects/` all the same."""
     partial: set[str] = field(default_factory=set)
     """Units that are marked as cut short."""
     shard_frames: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -55,7 +62,23 @@ class Listing:
             listing.objects += 1
             listing.size_bytes += info.size
             listing._sort_in(info.name)
+        listing._add_record()
         return listing
+
+    def _add_record(self) -> None:
+        try:
+            self.record = read_record(self.store)
+        except RecordError as error:
+            self.record_lost = str(error)
+        if self.record is None:
+            return
+        units = self.record.units
+        self.left = (self.labels | self.rejects) & set(units)
+        self.rejects -= set(units)
+        self.labels |= set(units)
+        for unit, facts in units.items():
+            if facts.shard_frames is not None:
+                self.shard_frames[shard_of(unit)].add(facts.shard_frames)
 
     def _sort_in(self, name: str) -> None:
         if match := _OF_UNITS.fullmatch(name):
@@ -68,7 +91,7 @@ class Listing:
                 units.add(unit)
         elif name.startswith(LOG_FOLDER) and _is_log(name):
             self.logs.add(name)
-        elif MANIFEST.fullmatch(name) or FILE.fullmatch(name):
+        elif name == RECORD or MANIFEST.fullmatch(name) or FILE.fullmatch(name):
             self.compact.append(name)
         elif _PROBE.fullmatch(name):
             self.probes.append(name)

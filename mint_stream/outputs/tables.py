@@ -36,6 +36,7 @@ def print_contents(contents: Contents, console: Console) -> None:
         f"({c.changed:,}) differ from the frozen answer",
         **_doubts(c),
         "compacted": f"generation {c.generation}, {c.compacted:,} of {c.units:,} units"
+        + (", the record of them" if c.record else "")
         if c.generation
         else "no",
         **_settings(c),

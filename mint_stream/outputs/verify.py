@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from mint_stream.outputs.findings import AGAIN, Finding, Findings, some
+from mint_stream.compacted import RECORD
+from mint_stream.outputs.findings import AGAIN, BRING_BACK, Finding, Findings, some
 from mint_stream.outputs.listing import Listing
 from mint_stream.outputs.settings import check_settings
 from mint_stream.outputs.verify_bank import check_bank
@@ -64,6 +65,13 @@ def verify(
         findings.note(f"{name} was left by a run that was killed at its start; it may be deleted")
     if "lease.json" in listing.single:
         findings.note("lease.json is there: a run is writing here, or was killed; look again then")
+    if listing.record_lost is not None:
+        findings.add(RECORD, f"cannot be followed: {listing.record_lost}", BRING_BACK)
+    if listing.left:
+        findings.note(
+            f"{len(listing.left)} units of the record have files of their own as well, which do "
+            "not count: `compact --remove-units` removes them"
+        )
     settings = check_settings(store, findings)
     rows = check_rows(listing, settings, findings)
     kept = check_bank(listing, settings, rows, findings)

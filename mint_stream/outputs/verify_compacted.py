@@ -9,13 +9,15 @@ import pyarrow.parquet as pq
 
 from mint_stream.compacted import (
     MANIFEST,
+    RECORD,
     CompactedError,
     CompactFile,
     Generation,
+    RecordError,
     manifest_name,
     read_file,
 )
-from mint_stream.outputs.findings import Findings, some
+from mint_stream.outputs.findings import BRING_BACK, Findings, some
 from mint_stream.outputs.listing import Listing
 from mint_stream.outputs.verify_rows import Rows
 from mint_stream.storage import ObjectMissing
@@ -26,7 +28,7 @@ _ANEW = "delete the JSON of its generation and compact again: the unit files hav
 
 def check_compacted(listing: Listing, rows: Rows, findings: Findings) -> None:
     """Every generation on the store."""
-    known: set[str] = set()
+    known = {RECORD}
     numbers = [int(match[1]) for name in listing.compact if (match := MANIFEST.fullmatch(name))]
     for number in sorted(numbers):
         name = manifest_name(number)
@@ -34,7 +36,8 @@ def check_compacted(listing: Listing, rows: Rows, findings: Findings) -> None:
         try:
             generation = Generation.from_json(listing.store.read(name))
         except (ObjectMissing, ValueError) as error:
-            findings.add(name, f"is not sound ({error})", _ANEW)
+            remedy = BRING_BACK if listing.record_lost else _ANEW
+            findings.add(name, f"is not sound ({error})", remedy)
             continue
         known |= {file.name for file in generation.files}
         _check_generation(listing, generation, rows, findings)
@@ -48,7 +51,7 @@ def check_compacted(listing: Listing, rows: Rows, findings: Findings) -> None:
 def _check_generation(
     listing: Listing, generation: Generation, rows: Rows, findings: Findings
 ) -> None:
-    index = _columns(listing, generation.units, ("unit",), findings)
+    index = _columns(listing, generation, generation.units, ("unit",), findings)
     if index is None:
         return
     units = {unit for (unit,) in index}
@@ -61,7 +64,7 @@ def _check_generation(
     found: Counter[tuple[str, str]] = Counter()
     for name_of, files in ((labels_name, generation.labels), (rejects_name, generation.rejects)):
         for file in files:
-            columns = _columns(listing, file, ("unit", "frame"), findings)
+            columns = _columns(listing, generation, file, ("unit", "frame"), findings)
             if columns is None:
                 return
             found.update((name_of(unit), frame) for unit, frame in columns if frame is not None)
@@ -78,16 +81,23 @@ def _check_generation(
 
 
 def _columns(
-    listing: Listing, file: CompactFile, names: tuple[str, ...], findings: Findings
+    listing: Listing,
+    generation: Generation,
+    file: CompactFile,
+    names: tuple[str, ...],
+    findings: Findings,
 ) -> list[tuple[str, ...]] | None:
     """The values of these columns, row by row; None, with a finding, if the file is not sound."""
     try:
-        table = pq.read_table(io.BytesIO(read_file(listing.store, file)), columns=list(names))
+        data = io.BytesIO(read_file(listing.store, generation, file))
+        table = pq.read_table(data, columns=list(names))
     except ObjectMissing:
-        findings.add(file.name, "is missing, and a generation refers to it", _ANEW)
+        remedy = BRING_BACK if generation.record else _ANEW
+        findings.add(file.name, "is missing, and a generation refers to it", remedy)
         return None
-    except CompactedError:
-        findings.add(file.name, "its content does not match the hash in its manifest", _ANEW)
+    except (CompactedError, RecordError):
+        remedy = BRING_BACK if generation.record else _ANEW
+        findings.add(file.name, "its content does not match the hash in its manifest", remedy)
         return None
     if table.num_rows != file.rows:
         findings.add(file.name, f"has {table.num_rows} rows; its manifest says {file.rows}", _ANEW)

@@ -6,6 +6,7 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,11 +15,12 @@ import pyarrow.parquet as pq
 from mint_stream import schema
 from mint_stream.bank_log import BANK_LOG_KEY, each
 from mint_stream.budget import BUDGET
+from mint_stream.compacted import RecordError, UnitFacts, recorded_tables
 from mint_stream.guard import NO_GUARD
 from mint_stream.outputs.findings import AGAIN, BRING_BACK, Findings, some
 from mint_stream.outputs.listing import Listing
 from mint_stream.outputs.settings import Settings
-from mint_stream.storage import StorageError, Store
+from mint_stream.storage import ObjectMissing, StorageError, Store
 from mint_stream.units import (
     ShardProgress,
     labels_name,
@@ -63,7 +65,7 @@ def check_rows(listing: Listing, settings: Settings | None, findings: Findings) 
     rows = Rows()
     doubled: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     rejects_of: dict[str, int] = {}
-    for unit, name, read in _tables(listing.store, sorted(listing.rejects), rejects_name):
+    for unit, name, read in _tables(listing, listing.rejects, "rejects", findings):
         if unit not in listing.labels:
             findings.add(
                 name,
@@ -79,7 +81,7 @@ def check_rows(listing: Listing, settings: Settings | None, findings: Findings) 
             refused = pc.equal(table["error_type"], "ShardReplaced")
             rows.replaced.update(table.filter(refused)["shard"].to_pylist())
             _take_frames(rows, doubled, name, table)
-    for unit, name, read in _tables(listing.store, sorted(listing.labels), labels_name):
+    for unit, name, read in _tables(listing, listing.labels, "labels", findings):
         table = _sound(name, read, schema.LABELS, findings)
         if table is not None:
             _check_unit_column(name, unit, table, findings)
@@ -104,7 +106,7 @@ def _check_relabelled(
     listing: Listing, rows: Rows, settings: Settings | None, findings: Findings
 ) -> None:
     """Rows that were labelled again are of frames that have a label."""
-    for _, name, read in _tables(listing.store, sorted(listing.relabelled), relabelled_name):
+    for _, name, read in _own_tables(listing.store, sorted(listing.relabelled), relabelled_name):
         table = _sound(name, read, schema.LABELS, findings)
         if table is None:
             continue
@@ -122,10 +124,26 @@ def _check_relabelled(
 
 
 def _tables(
+    listing: Listing, units: set[str], folder: Literal["labels", "rejects"], findings: Findings
+) -> Iterator[tuple[str, str, pa.Table | str]]:
+    """Each unit with its object's name and table; for one that cannot be read, why not.
+
+    Units of the record come from its files, under the names that their own objects had.
+    """
+    name_of = {"labels": labels_name, "rejects": rejects_name}[folder]
+    recorded = listing.record.units if listing.record else {}
+    yield from _own_tables(listing.store, sorted(units - set(recorded)), name_of)
+    if listing.record is not None:
+        try:
+            for unit, table in recorded_tables(listing.store, listing.record, folder):
+                yield unit, name_of(unit), _with_facts(table, folder, recorded[unit])
+        except (RecordError, ObjectMissing) as error:
+            findings.add(listing.record.generation.name, f"has lost rows: {error}", BRING_BACK)
+
+
+def _own_tables(
     store: Store, units: list[str], name_of: Callable[[str], str]
 ) -> Iterator[tuple[str, str, pa.Table | str]]:
-    """Each unit with its object's name and table; for one that cannot be read, why not."""
-
     def read(unit: str) -> pa.Table | str:
         try:
             file = io.BytesIO(store.read(name_of(unit)))
@@ -139,6 +157,16 @@ def _tables(
         some_units = units[first : first + _AT_A_TIME]
         for unit, table in zip(some_units, each(read, some_units), strict=True):
             yield unit, name_of(unit), table
+
+
+def _with_facts(
+    table: pa.Table, folder: Literal["labels", "rejects"], facts: UnitFacts
+) -> pa.Table:
+    """With the metadata that the unit's own file had."""
+    if folder == "rejects":
+        return table.replace_schema_metadata(schema.REJECTS.metadata)
+    own = {_FRAMES_KEY: str(facts.frames), BANK_LOG_KEY: facts.bank_log}
+    return table.replace_schema_metadata({**schema.LABELS.metadata, **own})
 
 
 def _sound(

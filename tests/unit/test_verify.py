@@ -176,7 +176,7 @@ def findings_about_the_bank(world: World) -> list[str]:
     listing = Listing.read(world.store)
     # Nobody retrieves in this world: how often is not to be compared.
     rows = Rows(guarded=True)
-    rows.log_names = {unit: committed_log(world.store, unit) or "" for unit in listing.labels}
+    rows.log_names = {unit: committed_log(world.store, unit, None) or "" for unit in listing.labels}
     settings = PlayedSettings(
         {"preset": {"bank_size": ENTRIES, "prompt_rows": PROMPT_ROWS}, "seed": 7}
     )
