@@ -173,13 +173,21 @@ def read_record(store: Store) -> Record | None:
         generation = newest(store)
     except CompactedError:
         return None
+    try:
+        return record_of(store, generation)
+    except RecordError:
+        if newest(store) != generation:  # compacted twice since
+            return read_record(store)
+        raise
+
+
+def record_of(store: Store, generation: Generation | None) -> Record | None:
+    """What `generation` is the record of, if it is one. Raises `RecordError`."""
     if generation is None or not generation.record:
         return None
     try:
         index = pq.read_table(io.BytesIO(read_file(store, generation, generation.units)))
     except ObjectMissing as error:
-        if newest(store) != generation:  # compacted twice since
-            return read_record(store)
         missing = f"{store.uri(generation.units.name)} is missing"
         raise _damaged(missing, recorded=True) from error
     return Record(generation=generation, units=facts_of(index))

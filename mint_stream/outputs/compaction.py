@@ -35,7 +35,7 @@ from mint_stream.compacted import (
     manifest_name,
     newest,
     read_file,
-    read_record,
+    record_of,
 )
 from mint_stream.lease import LeaseHeld
 from mint_stream.storage import ObjectMissing, Store
@@ -69,12 +69,12 @@ def compact(output: str, *, file_rows: int = _FILE_ROWS) -> Compaction | None:
     """
     store = Store(output)
     own = {_unit(info.name) for info in store.list("labels/")}
-    record = read_record(store)  # after the list: see there
+    current = newest(store)  # after the list: see `compacted`
+    record = record_of(store, current)
     recorded = record.units if record else {}
     units = sorted(own | set(recorded))
     if not units:
         return None
-    current = record.generation if record else newest(store)
     if current is not None and _units_of(store, current) == units:
         _clean_up(store, current.number)
         return Compaction(generation=current, written=False, units=len(units))

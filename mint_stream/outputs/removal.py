@@ -55,7 +55,7 @@ class Removal:
     """Objects."""
 
 
-def remove_units(output: str, *, file_rows: int | None = None) -> Removal | None:
+def remove_units(output: str) -> Removal | None:
     """Have the newest generation be the only one that holds the committed units.
 
     None for an output without a committed unit. Raises `LeaseHeld` while a run is writing,
@@ -66,7 +66,7 @@ def remove_units(output: str, *, file_rows: int | None = None) -> Removal | None
     lease = Lease(store, on_lost=lost.set)
     lease.acquire()
     try:
-        done = compact(output) if file_rows is None else compact(output, file_rows=file_rows)
+        done = compact(output)
         if done is None:
             return None
         verdict = verify(output)

@@ -240,10 +240,13 @@ def submitted(command: str, head: Head) -> str:
 
 
 def command_of_the_readme(address: str) -> str:
-    """Its addresses replaced by those of the test; one labeler, small units, a slow preset."""
+    """Its addresses replaced by those of the test; one labeler, small units, a slow preset.
+
+    Few checkpoints: the log is kept whole, so that the bank can be held against it.
+    """
     text = commands("### On a Ray cluster")
     assert "--num-labelers 4" in text
-    text = text.replace("--num-labelers 4", "--unit-size 4 --preset paper")
+    text = text.replace("--num-labelers 4", "--unit-size 4 --preset paper --checkpoint-every 900")
     text = re.sub(r"--address \S+", f"--address {address}", text)
     return text.replace("s3://cameras/", "s3://jobs/")
 

@@ -9,6 +9,7 @@ import pytest
 from drivers import Driver, label_stream, wait_until
 from fault_proxy import FaultProxy
 from metrics_scrape import OF_DOMAINS, names, scrape, total, watched
+from oracle import check_verified
 from places import Place
 from s3_server import S3Server
 from tiny import members, put, put_tars, tar
@@ -63,6 +64,7 @@ def test_a_running_pipeline_shows_every_metric_and_logs_json(
             lines = [json.loads(line) for line in said]
             assert driver.out == ""
     assert fault.hit == 2
+    check_verified(place.output)
     out = {"output": place.output}
     assert total(seen, "ray_mint_adapted_frames_total", **out) == 14
     assert total(seen, "ray_mint_rejects_total", stage="decode", **out) == 1

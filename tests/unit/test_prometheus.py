@@ -97,6 +97,9 @@ WELL = [
     series("commit_seconds_bucket", "0+40x60", le="0.3"),
     series("commit_seconds_bucket", "0+40x60", le="+Inf"),
     series("store_retries_total", "0+1x60", operation="create"),
+    series("guard_frames_total", "0+570x60", camera="c", state="adapting"),
+    series("guard_frames_total", "0+30x60", camera="c", state="narrow"),
+    series("drift_score", "0.2x60", camera="c"),
 ]
 """An hour, a sample a minute, of a run that is well."""
 
@@ -115,6 +118,11 @@ ILL = {
         series("commit_seconds_bucket", "0+40x60", le="+Inf"),
     ],
     "MintStoreRetries": [series("store_retries_total", "0+10x60", operation="create")],
+    "MintCameraRefused": [
+        series("guard_frames_total", "0+10x60", camera="c", state="adapting"),
+        series("guard_frames_total", "0+590x60", camera="c", state="narrow"),
+    ],
+    "MintCameraDrifted": [series("drift_score", "0.2x25 1.6x35", camera="c")],
 }
 """What is different where one thing is wrong."""
 
@@ -134,12 +142,16 @@ def test_each_alert_has_its_case_and_its_paragraph() -> None:
 
 @needs_promtool
 def test_each_alert_fires_for_its_own_trouble_and_for_nothing_else(tmp_path: Path) -> None:
+    def of(rule: dict[str, Any]) -> dict[str, str]:
+        camera = {"camera": "c"} if "camera" in rule["expr"] else {}
+        return {"output": "o", **camera}
+
     def firing(wrong: str | None) -> list[dict[str, Any]]:
         return [
             {
                 "eval_time": "50m",
                 "alertname": rule["alert"],
-                "exp_alerts": [{"exp_labels": {**rule["labels"], "output": "o"}}]
+                "exp_alerts": [{"exp_labels": {**rule["labels"], **of(rule)}}]
                 if rule["alert"] == wrong
                 else [],
             }
