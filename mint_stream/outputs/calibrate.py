@@ -99,12 +99,14 @@ def calibrate(output: str, truth: pa.Table, *, precision: float) -> tuple[Calibr
     there is too little to fit, `StorageError` as the store does.
     """
     settings = read_settings(Store(output))
-    labels = read_labels(output)
-    known = known_frames(labels, truth, settings.get("classes", []))
-    if len(known.labels_N) < LEAST_FRAMES:
+    if not settings:
+        raise ConfigError(f"{output} has no run.json: it is no output")
+    known = known_frames(read_labels(output), truth, settings["classes"])
+    frames = int((known.place_N > -2).sum())
+    if frames < LEAST_FRAMES:
         raise ConfigError(
-            f"{len(known.labels_N)} frames of {output} have a truth; to calibrate there must be "
-            f"at least {LEAST_FRAMES}: give --input or --truth"
+            f"{frames} frames of {output} have a truth that is one of its classes; to calibrate "
+            f"there must be at least {LEAST_FRAMES}"
         )
     fitted = fit(known, precision)
     calibration = Calibration(

@@ -274,3 +274,7 @@ def test_a_calibration_is_fitted_by_the_command_and_does_what_it_says(
         prepare(replace(config, top_k=2))
     assert main(["calibrate", *where, "--precision", "1.5"]) == 2
     assert main(["calibrate", where[0], "--to", file]) == 2
+    few = known.slice(0, 99).select(["frame"]).append_column("label", [names[:99]])
+    pq.write_table(few, truth)
+    assert main(["calibrate", *where]) == 2
+    assert "99 frames" in capsys.readouterr().err
