@@ -7,8 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from mint_stream.camera_events import Change, Settled
-from mint_stream.report_plots import Chart, Line, Mark, Series, Tick, stretches
+from mint_stream.camera_events import FRAMES_TO_SETTLE, Settled
+from mint_stream.report_plots import (
+    Chart,
+    Floats,
+    Ints,
+    Line,
+    Mark,
+    Series,
+    Tick,
+    rolling_mean,
+    stretches,
+    window_for,
+)
 from mint_stream.report_stream import Run, Stream
 from mint_stream.results import strings
 
@@ -32,6 +43,9 @@ class Moved:
     known: bool
     """Whether the bank had this domain before."""
     drift: float
+    """Mean of the frames by which the change settled."""
+    bottom: float
+    """Height of the line when its mean is of the new domain's frames alone."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +79,16 @@ def drift_of(stream: Stream) -> Drift | None:
     few = f" of the {len(shown)} cameras of {len(tracks)} that drifted furthest"
     note = (
         f"distance{few if len(shown) < len(tracks) else ''} from the first domain of the bank, in "
-        "spreads of one domain; a dot where a camera's domain changed, a ring where to one that "
-        "was known"
+        f"spreads of one domain, mean over {_window(stream)} frames"
+        f"{' within a segment' if stream.bands else ''}; a dot where a camera's domain changed, a "
+        "ring where to one that was known"
     )
     chart = Chart(
         title=f"Drift, {run.name}" if len(stream.runs) > 1 else "Drift",
         note=note,
         ticks=tuple(Tick(100 * at, f"{at * top:g}") for at in (0.0, 0.5, 1.0)),
         bands=stream.bands,
-        lines=tuple(_line(track.series, stream.frames, top) for track in shown),
+        lines=tuple(_line(track.series, stream, top) for track in shown),
         marks=tuple(_mark(change, stream.frames, top) for change in changes[:_MOST_CHANGES]),
     )
     listed = tuple(changes[:_MOST_CHANGES])
@@ -91,44 +106,51 @@ def _tracks(stream: Stream, run: Run) -> list[_Track]:
     names = sorted(peaks, key=lambda name: -peaks[name])
     # Those that are shown by name: colours do not change places from report to report.
     names[:_STYLES] = sorted(names[:_STYLES], key=str)
-    found = []
+    found, window = [], _window(stream)
     for number, name in enumerate(names):
         rows = np.flatnonzero(cameras == name)
-        series = Series(name or "no camera", 1 + number % _STYLES, positions[rows], drift[rows])
+        smooth = _smooth(positions[rows], drift[rows], stream)
+        series = Series(name or "no camera", 1 + number % _STYLES, positions[rows], smooth)
         settled: Settled[tuple[str, int], int] = Settled()
         changes = [change for k in rows if (change := settled.add(entries[k], 1, int(k)))]
-        moved = [
-            _moved(stream, series, c, int(positions[c.since]), first[c.after] != units[c.since])
-            for c in changes
-        ]
+        moved = []
+        for change in changes:
+            at = int(np.searchsorted(rows, change.since))
+            moved.append(
+                Moved(
+                    position=int(positions[change.since]),
+                    moment=stream.moment(int(positions[change.since])),
+                    camera=series.name,
+                    style=series.style,
+                    before=change.before[1],
+                    after=change.after[1],
+                    known=first[change.after] != units[change.since],
+                    drift=float(drift[rows[at : at + FRAMES_TO_SETTLE]].mean()),
+                    bottom=float(smooth[min(at + window // 2, len(smooth) - 1)]),
+                )
+            )
         found.append(_Track(series, tuple(moved)))
     return found
 
 
-def _moved(
-    stream: Stream,
-    series: Series,
-    change: Change[tuple[str, int], int],
-    position: int,
-    known: bool,
-) -> Moved:
-    return Moved(
-        position=position,
-        moment=stream.moment(position),
-        camera=series.name,
-        style=series.style,
-        before=change.before[1],
-        after=change.after[1],
-        known=known,
-        drift=float(series.values[np.searchsorted(series.positions, position)]),
-    )
+def _window(stream: Stream) -> int:
+    """Of one camera's frames. Fewer than in other plots: units are means already."""
+    return max(9, window_for(stream.frames) // 4) | 1
 
 
-def _line(series: Series, frames: int, top: float) -> Line:
-    return Line(series.name, series.style, tuple(stretches(series, 1, frames, (), top)))
+def _smooth(positions: Ints, drift: Floats, stream: Stream) -> Floats:
+    """Rolling means that never reach across two segments."""
+    starts = [band.start for band in stream.bands][1:]
+    parts = np.split(drift.astype(np.float64), np.searchsorted(positions, starts))
+    return np.concatenate([rolling_mean(part, _window(stream)) for part in parts])
+
+
+def _line(series: Series, stream: Stream, top: float) -> Line:
+    points = stretches(series, 1, stream.frames, stream.bands, top)
+    return Line(series.name, series.style, tuple(points))
 
 
 def _mark(change: Moved, frames: int, top: float) -> Mark:
     text = f"{change.moment}: {change.camera}, domain {change.before} to {change.after}"
     left = round((change.position + 0.5) / frames * 100, 2)
-    return Mark(change.style, left, round(100 * change.drift / top, 2), text, change.known)
+    return Mark(change.style, left, round(100 * change.bottom / top, 2), text, change.known)
