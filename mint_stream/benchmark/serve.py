@@ -28,7 +28,7 @@ from mint_stream.config import as_dict
 from mint_stream.demo.feed import stream_feed
 from mint_stream.serving import build_app
 from mint_stream.serving.answers import Answers
-from mint_stream.serving.application import plan_service
+from mint_stream.serving.application import ONE_LOOP, plan_service
 from mint_stream.serving.intake import decode_upload
 from mint_stream.serving.questions import Question
 from mint_stream.serving.replica import min_short_side, open_answers, settle_threads
@@ -180,7 +180,7 @@ def _start(plan: ServicePlan) -> str:
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     empty: Any = serve.deployment(_Empty).options(
         max_ongoing_requests=64,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": ONE_LOOP}},
         logging_config={"enable_access_log": False},
     )
     serve.run(empty.bind(), name="empty", route_prefix="/empty")
