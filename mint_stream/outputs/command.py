@@ -211,7 +211,8 @@ class Calibrate:
 class Compact:
     """Copy the many small files of an output into few, by day and camera, for fast reading.
 
-    Unit files stay: they are the record of what is committed. A run may go on meanwhile.
+    Unit files stay, the record of what is committed, unless they are to be removed. A run may go on
+    meanwhile.
     """
 
     output: tyro.conf.Positional[str]

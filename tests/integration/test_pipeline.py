@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
+from forged import refuse_third_unit
 from oracle import Output, check_bank, check_frames, check_same
 from places import Place
 from tiny import CLASSES, METHOD, members, parquet, png, put, put_tars, tar
@@ -144,6 +145,23 @@ def test_a_run_is_resumed_with_other_labelers_and_another_unit_size(local: Place
     assert pinned["unit_size"] == 4
     starts = {int(unit.rpartition("-")[2]) for unit in output.labels}
     assert starts <= {0, 3, 4, 8, 12}, "units lie on the grid of the first run"
+
+
+def test_suspect_rows_are_labelled_again(local: Place) -> None:
+    put_tars(local.input, shards=2, frames=14, cameras=CAMERAS)
+    settings = {"method": PRESETS["realtime"], "unit_size": 4}
+    local.run(**settings)
+    refuse_third_unit(local.output)
+    before = read_labels(local.output)
+    again = local.run(**settings, relabel_suspect=True)
+    assert (again.frames, again.units, again.relabels) == (8, 2, True)
+    after = read_labels(local.output)
+    assert after["frame"] == before["frame"]
+    # By the bank of the whole stream, which eight units have taught.
+    assert after.filter(after["relabelled"])["bank_seq"].to_pylist() == [8] * 8
+    assert read_labels(local.output, relabelled=False).equals(before)
+    more = local.run(**settings, relabel_suspect=True)
+    assert (more.frames, more.units) == (0, 0)
 
 
 def test_a_prefix_that_has_grown_adds_what_is_new(local: Place) -> None:
