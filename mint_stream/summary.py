@@ -124,7 +124,7 @@ def bottleneck(summary: RunSummary) -> str | None:
     if busy < _BUSY:
         return (
             f"frames, which the labelers ({percent(busy)} busy) waited for: more CPUs to read and "
-            "decode, or a nearer store"
+            "decode, larger units (--unit-size, of a new output), or a nearer store"
         )
     stage = max(inside, key=lambda name: inside[name])
     return f"labelers ({percent(busy)} busy, most with {stage}): more of them, on GPUs or cores"
