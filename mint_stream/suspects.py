@@ -8,7 +8,7 @@ by the bank as it is then.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -36,17 +36,17 @@ def suspect(labels: pa.Table, half_life: float) -> NDArray[np.bool_]:
     order = np.argsort(labels["bank_seq"].to_numpy(zero_copy_only=False), kind="stable")
     refused = np.isin(strings(labels, "guard"), REFUSALS)
     adapted = labels["adapted"].to_numpy(zero_copy_only=False).astype(bool)
-    key = pa.StructArray.from_arrays(
-        [labels[name].combine_chunks() for name in ("bank_scope", "bank_domain")], ["s", "d"]
-    )
-    _, domain = np.unique([str(value) for value in key.to_pylist()], return_inverse=True)
-    for one in range(domain.max() + 1):
-        rows = order[domain[order] == one]
+    domains: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
+    scopes, entries = (labels[name].to_pylist() for name in ("bank_scope", "bank_domain"))
+    for row in order.tolist():
+        domains[scopes[row], entries[row]].append(row)
+    window = int(HALF_LIVES * half_life)
+    for rows in domains.values():
         place = np.arange(len(rows))
         # Place of the next refusal at or after each row.
-        ahead = np.where(refused[rows], place, len(rows) + int(HALF_LIVES * half_life))
+        ahead = np.where(refused[rows], place, len(rows) + window)
         following = np.minimum.accumulate(ahead[::-1])[::-1]
-        found[rows] = adapted[rows] & (following - place <= HALF_LIVES * half_life)
+        found[rows] = adapted[rows] & (following - place <= window)
     return found
 
 
