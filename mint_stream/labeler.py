@@ -6,7 +6,6 @@ A plain class, used by Ray Data's actor pool and by Ray Serve alike; it imports 
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import logging
 from collections import Counter
@@ -15,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from mint_stream import bank_state, schema
+from mint_stream import bank_state
 from mint_stream.adapter import BankTensors, MintAdapter
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_files import write_delta
@@ -29,11 +27,9 @@ from mint_stream.flow import LABELLED_ROW, row, rows
 from mint_stream.guard import NO_GUARD
 from mint_stream.logs import about
 from mint_stream.prediction import Prediction
+from mint_stream.unit_files import Labelled, label_rows, labels_file, rejects_file
 
 log = logging.getLogger(__name__)
-
-Labelled = list[tuple[dict[str, Any], str, Prediction]]
-"""Frames with the scope of their bank and their prediction."""
 
 SHARED = "shared"
 """Scope of the one bank of all cameras, and of frames without a camera."""
@@ -96,14 +92,14 @@ class MintLabeler:
         now = datetime.datetime.now(datetime.UTC)
         counts = Counter(reject["stage"] for reject in rejects)
         with stopwatch("write"):
-            labels = self._labels(unit, labelled, seq, now)
+            labels = label_rows(unit, labelled, self.config, seq, now)
             return {
                 "unit": unit["unit"],
                 "shard_id": unit["shard_id"],
                 "partial": unit["partial"],
                 "shard_frames": unit["shard_frames"],
-                "labels": _labels_file(labels, len(rejects), log_name),
-                "rejects": self._rejects_file(unit, rejects, now),
+                "labels": labels_file(labels, len(rejects), log_name),
+                "rejects": rejects_file(unit, rejects, now),
                 "log_name": log_name,
                 "log": log_data,
                 "labelled": len(labelled),
@@ -267,61 +263,8 @@ class MintLabeler:
     def _scope(self, frame: dict[str, Any]) -> str:
         return (frame["camera"] or SHARED) if self.config.bank_scope == "camera" else SHARED
 
-    def _labels(
-        self, unit: dict[str, Any], labelled: Labelled, seq: int, now: datetime.datetime
-    ) -> list[dict[str, Any]]:
-        """Rows as schema.LABELS."""
-        config = self.config
-        return [
-            {
-                **{name: frame[name] for name in _FRAME_FIELDS},
-                "shard": unit["shard"],
-                **self._answer(prediction),
-                "confidence": prediction.confidence,
-                "entropy": prediction.entropy,
-                "topk_labels": [label for label, _ in prediction.topk],
-                "topk_scores": [score for _, score in prediction.topk],
-                "source_label": prediction.source_label,
-                "source_confidence": prediction.source_confidence,
-                "adapted": prediction.adapted,
-                "adapted_label": prediction.adapted_label,
-                "adapted_confidence": prediction.adapted_confidence,
-                "guard": prediction.guard,
-                "bank_domain": prediction.bank_domain,
-                "drift": prediction.drift,
-                "relabelled": config.relabels,
-                "bank_scope": scope,
-                "bank_seq": seq,
-                "unit": unit["unit"],
-                "preset": config.method.name,
-                "model": config.model_hash,
-                "classes": config.classes_hash,
-                "labelled_at": now,
-            }
-            for frame, scope, prediction in labelled
-        ]
-
-    def _answer(self, prediction: Prediction) -> dict[str, Any]:
-        """The columns `label` and `calibrated`."""
-        abstention = self.config.abstention
-        if abstention is None:
-            return {"label": prediction.label}
-        calibrated = abstention.calibrated([score for _, score in prediction.topk])
-        confidence = prediction.confidence if calibrated is None else calibrated
-        answers = abstention.answers(prediction.label, confidence)
-        return {"label": prediction.label if answers else None, "calibrated": calibrated}
-
-    def _rejects_file(
-        self, unit: dict[str, Any], rejects: list[dict[str, Any]], now: datetime.datetime
-    ) -> bytes | None:
-        if not rejects:
-            return None
-        common = {"shard": unit["shard"], "unit": unit["unit"], "rejected_at": now}
-        return _parquet([{**reject, **common} for reject in rejects], schema.REJECTS, {})
-
 
 _LOGGED = ("labelled", "abstained", "adapted", "rejected", "bank_seq", "bank_staleness")
-_FRAME_FIELDS = ("frame", "member", "camera", "timestamp", "width", "height")
 
 
 def _cameras(labelled: Labelled) -> dict[str, dict[str, Any]]:
@@ -349,11 +292,6 @@ def _pixels(frame: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(frame["pixels"], np.uint8).reshape(shape).copy()
 
 
-def _labels_file(labels: list[dict[str, Any]], rejects: int, log_name: str) -> bytes:
-    facts = {"mint.frames": str(len(labels) + rejects), "mint.bank_log": log_name}
-    return _parquet(labels, schema.LABELS, facts)
-
-
 def _reject(frame: dict[str, Any], error: Exception) -> dict[str, Any]:
     with about(camera=frame["camera"]):
         log.error("frame %s could not be labelled", frame["frame"], exc_info=error)
@@ -365,11 +303,3 @@ def _reject(frame: dict[str, Any], error: Exception) -> dict[str, Any]:
         "message": str(error),
         "size_bytes": None,
     }
-
-
-def _parquet(values: list[dict[str, Any]], kind: pa.Schema, facts: dict[str, str]) -> bytes:
-    with_facts = kind.with_metadata({**(kind.metadata or {}), **facts})
-    table = pa.Table.from_pylist(values, schema=with_facts)
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue()
