@@ -31,7 +31,7 @@ from mint_stream.losses import entropy, marginal_entropy, most_confident
 from mint_stream.prediction import ONE_PASS, Cost, Prediction
 from mint_stream.stopwatch import Stopwatch
 from mint_stream.text_prompt import TextPrompt
-from mint_stream.views import make_views
+from mint_stream.views import first_views, make_views
 
 _UNWATCHED = Standing(verdict=NO_GUARD)
 
@@ -282,6 +282,12 @@ class MintAdapter:
                 frame=frame,
                 device=self.clip.device,
             ).to(self.clip.dtype)
+
+    def first_views(self, images: Sequence[np.ndarray]) -> Tensor:
+        """View 0 of B images on the adapter's device: (B, 3, H, W)."""
+        with self.stopwatch("views"):
+            clip = self.clip
+            return first_views(images, clip.preprocess, device=clip.device).to(clip.dtype)
 
     @torch.no_grad()
     def look(self, views_VCHW: Tensor) -> Seen:

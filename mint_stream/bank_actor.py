@@ -8,7 +8,6 @@ bank.finish()                      # in the driver, when nobody labels or commit
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from mint_stream.bank_calls import BankCalls
 from mint_stream.bank_server import BankConfig, BankServer
 from mint_stream.ledger import BankError
 from mint_stream.metrics import CheckpointMetrics, Origin
+from mint_stream.run_control import was_started_again
 
 NAME = "mint-bank"
 
@@ -68,15 +68,11 @@ class _BankActor(BankServer):
     """Knows whether it was there before."""
 
     def __init__(self, config: BankConfig, origin: Origin | None) -> None:
-        with warnings.catch_warnings():
-            # It is right; what Ray warns of is how Ray itself looks up the actor.
-            warnings.simplefilter("ignore")
-            restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._metrics = None
         if origin is not None:
             origin.enter()
             self._metrics = CheckpointMetrics(origin.output)
-        super().__init__(config, restarted=restarted)
+        super().__init__(config, restarted=was_started_again())
         self.start_clock()
 
     def checkpoint(self) -> int:

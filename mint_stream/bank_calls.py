@@ -56,6 +56,10 @@ class BankCalls:
         answer: int = self._call("checkpoint")
         return answer
 
+    def drop_unfinished(self) -> None:
+        """See `BankServer.drop_unfinished`."""
+        self._call("drop_unfinished")
+
     def finish(self) -> BankStatus:
         """See `BankServer.finish`."""
         answer: BankStatus = self._call("finish")

@@ -27,7 +27,7 @@ from mint_stream.guard import ADAPTING
 from mint_stream.labeler import SHARED
 from mint_stream.losses import entropy
 from mint_stream.prediction import Cost, Prediction
-from mint_stream.views import make_views
+from mint_stream.views import first_views
 
 Topk = tuple[tuple[str, float], ...]
 """Labels and probabilities, best first."""
@@ -74,15 +74,7 @@ class BankReader:
 
     def view(self, image_HW3: np.ndarray) -> Tensor:
         """View 0 of a decoded image, on the CPU: (1, 3, size, size). Thread-safe."""
-        method = self.adapter.method
-        return make_views(
-            image_HW3,
-            self.adapter.clip.preprocess,
-            count=1,
-            min_crop_area=method.min_crop_area,
-            seed=0,
-            frame="",
-        )
+        return first_views([image_HW3], self.adapter.clip.preprocess)
 
     def load(self, banks: Banks, scope: BankScope) -> LoadedBanks:
         """`banks` on the adapter's device. Thread-safe."""

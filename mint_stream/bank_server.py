@@ -197,16 +197,21 @@ class BankServer:
             self._retire()
             return banks.seq
 
-    def finish(self) -> BankStatus:
-        """End of a run: nobody labels or commits any more. Writes the last checkpoint.
+    def drop_unfinished(self) -> None:
+        """Nobody labels or commits any more: the bank becomes that of the committed units.
 
-        The bank is then that of exactly the committed units. Raises `StorageError`.
+        Raises `StorageError`.
         """
-        self._stop.set()
         with self._lock:
             for name in self._opened().pending:
                 self._look_up(name.unit)
             self._opened().drop_pending()
+
+    def finish(self) -> BankStatus:
+        """End of a run: `drop_unfinished`, and the last checkpoint. Raises `StorageError`."""
+        self._stop.set()
+        self.drop_unfinished()
+        with self._lock:
             self._opened().settle()
         self.checkpoint()
         return self.status()

@@ -4,13 +4,17 @@ ShardSource    hands out shards that are not done           (one task, a generat
 read_units     yields each shard's units, decoded           (CPU tasks)
 LabelUnits     labels a unit and merges what it changed     (one actor a labeler)
 commit_units   rejects, bank log, labels: create-only PUTs  (CPU tasks)
+
+From stage to stage units travel in parcels (see `parcels`).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,24 +25,43 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from mint_stream.bank_actor import RemoteBank
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_server import BankConfig, bank_config
-from mint_stream.config import LabelerConfig, RunConfig
-from mint_stream.flow import LABELLED_ROW
+from mint_stream.config import LabelerConfig, MethodConfig, RunConfig
+from mint_stream.flow import COMMITTED_ROW, LABELLED_ROW, UNIT_ROW, rows
 from mint_stream.metrics import Origin
+from mint_stream.parcels import InOrder, pack, parcels, unpack
 from mint_stream.preflight import Prepared
-from mint_stream.run_control import RemoteControl
-from mint_stream.sink import commit_units
-from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_units
+from mint_stream.run_control import RemoteControl, was_started_again
+from mint_stream.sink import commit_unit
+from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_shard
+from mint_stream.storage import Store
 
 if TYPE_CHECKING:
     from mint_stream.labeler import MintLabeler
 
-READER_CPUS = 0.255
-"""CPUs that Ray keeps for each read task. Never those of a labeler, which have two digits: Ray Data
-makes one stage of two that ask for the same, and whole shards would be read within the labelers."""
+PARCEL_PASSES = 256
+"""Encoder passes that labelling a parcel takes, unless a single unit takes more."""
+HAND_ON_S = 0.25
+"""Longest that the only labeler of a run gathers labelled units before it hands them on."""
+
+
+def read_units(
+    batch: pa.Table, config: ReadConfig, most_units: int, control: RemoteControl, origin: Origin
+) -> Iterator[pa.Table]:
+    """flow.SHARD_ROW rows in, parcels of flow.UNIT_ROW out."""
+    origin.enter()
+    for shard in rows(batch):
+        units = read_shard(shard, config, control)
+        yield from parcels(UNIT_ROW, units, shard["number"], most_units=most_units)
 
 
 class LabelUnits:
-    """The labeler as Ray Data's actor pool builds and calls it."""
+    """The labeler as Ray Data's actor pool builds and calls it.
+
+    If it is the only one of a run it is the sequential algorithm: it labels in the order of the
+    stream. When it dies, Ray starts another one and repeats the tasks that were under way, in any
+    order: that one exits for good, which ends the dataset with `RayActorError`, and the run makes a
+    new one of what is not committed. One of several labels what comes, and goes on after a death.
+    """
 
     def __init__(
         self,
@@ -49,7 +72,14 @@ class LabelUnits:
     ) -> None:
         origin.enter()
         self._control = control
+        alone = config.labelers == 1
+        self._order = InOrder() if alone else None
+        # A task that Ray repeats has to hand on what it did before: every unit by itself.
+        self._hand_on_s = HAND_ON_S if alone else 0.0
         self._labeler: MintLabeler | Exception
+        self._exits = alone and was_started_again()
+        if self._exits:
+            return
         try:
             # Here and not above: it brings torch along, which no other process of a run needs.
             from mint_stream.labeler import MintLabeler
@@ -59,13 +89,32 @@ class LabelUnits:
             # Raised by the first unit instead: of an error in here Ray hands on its own text only.
             self._labeler = error
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """See `MintLabeler.__call__`. After a stop request nothing is begun: no rows come out."""
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Parcels of flow.UNIT_ROW in, of flow.LABELLED_ROW out. A stop request ends it early."""
+        if self._exits:
+            ray.actor.exit_actor()
         if isinstance(self._labeler, Exception):
             raise self._labeler
-        if self._control.stopping():
-            return LABELLED_ROW.empty_table()
-        return self._labeler(batch)
+        labelled, since = list[dict[str, Any]](), time.monotonic()
+        due = [batch] if self._order is None else self._order.due(batch)
+        for unit in chain.from_iterable(map(unpack, due)):
+            if self._control.stopping():
+                break
+            labelled.append(self._labeler(unit))
+            if time.monotonic() - since >= self._hand_on_s:
+                yield pack(LABELLED_ROW, labelled)
+                labelled, since = [], time.monotonic()
+        if labelled:
+            yield pack(LABELLED_ROW, labelled)
+
+
+def commit_units(
+    batch: pa.Table, store: Store, bank: RemoteBank | None, origin: Origin, *, again: bool
+) -> pa.Table:
+    """Parcels of flow.LABELLED_ROW in, of flow.COMMITTED_ROW out; committed in between."""
+    origin.enter()
+    committed = [commit_unit(unit, store, bank, again=again) for unit in unpack(batch)]
+    return pack(COMMITTED_ROW, committed)
 
 
 def labelled_units(
@@ -81,7 +130,7 @@ def labelled_units(
     Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed.
     """
     _set_context()
-    gpus = labeler_gpus(config)
+    gpus, alone = labeler_gpus(config), config.num_labelers == 1
     dataset = (
         ray.data.read_datasource(
             ShardSource(left, control, _follow_config(config, prepared)),
@@ -90,10 +139,15 @@ def labelled_units(
         )
         .map_batches(
             read_units,
-            fn_args=(read_config(config, prepared), control, origin),
+            fn_args=(
+                read_config(config, prepared),
+                units_in_parcel(config.method, prepared.unit_size),
+                control,
+                origin,
+            ),
             batch_size=1,
             batch_format="pyarrow",
-            num_cpus=READER_CPUS,
+            num_cpus=reader_cpus(),
         )
         .map_batches(
             LabelUnits,
@@ -102,9 +156,8 @@ def labelled_units(
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 size=config.num_labelers,
-                # Of two units that wait at an actor Ray starts either first. One labeler is the
-                # sequential algorithm: it gets the next unit when it has finished the one before.
-                max_tasks_in_flight_per_actor=1 if config.num_labelers == 1 else 2,
+                # Enough that a labeler goes on until Ray Data looks the next time.
+                max_tasks_in_flight_per_actor=4 if alone else 2,
             ),
             num_cpus=labeler_cpus(config),
             num_gpus=gpus,
@@ -116,7 +169,7 @@ def labelled_units(
             batch_size=1,
             batch_format="pyarrow",
             # With one labeler units are committed in the order in which they were merged.
-            compute=TaskPoolStrategy(size=config.num_labelers),
+            compute=TaskPoolStrategy(size=1 if alone else 4 * config.num_labelers),
             num_cpus=0.1,
         )
     )
@@ -124,7 +177,13 @@ def labelled_units(
     # Nothing ahead: a block that is fetched ahead is handed on only when the next one is there, and
     # with `follow` that may take hours.
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+        yield from unpack(batch)
+
+
+def units_in_parcel(method: MethodConfig, unit_size: int) -> int:
+    """How many units a parcel may have: 256 frames for one pass each, one unit for `paper`."""
+    passes = method.views * (1 + method.steps)
+    return max(1, PARCEL_PASSES // (passes * unit_size))
 
 
 def labeler_gpus(config: RunConfig) -> float:
@@ -140,6 +199,16 @@ def labeler_cpus(config: RunConfig) -> float:
     """CPUs that Ray keeps for each labeler: half of them at most, so that reading goes on."""
     there = ray.cluster_resources().get("CPU", 1)
     return float(min(0.5, math.floor(there / 2 / config.num_labelers * 100) / 100))
+
+
+def reader_cpus() -> float:
+    """CPUs that Ray keeps for each read task: half of one, so that two share a core.
+
+    More of them would wait less for a distant store, and take the labelers' time on a CPU. Never
+    those of a labeler, which have two digits: Ray Data makes one stage of two that ask for the
+    same, and whole shards would be read within the labelers.
+    """
+    return 0.505 if ray.cluster_resources().get("CPU", 1) >= 2 else 0.255
 
 
 def _set_context() -> None:

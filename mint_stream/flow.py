@@ -1,6 +1,6 @@
-"""What travels between the stages of the pipeline: one Arrow row for each shard, then each unit.
+"""What travels between the stages of the pipeline: shards, then units, as Arrow has them.
 
-Ray Data may split blocks and never rows, so a unit stays whole through every retry.
+Shards travel one by one, units in `parcels`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,20 @@ REJECT = pa.struct(
 
 SHARD_ROW = pa.schema(
     [
+        ("number", pa.int64()),
         ("shard", pa.string()),
         ("done", pa.string()),
         ("stop", pa.int64()),
         ("refused", pa.string()),
     ]
 )
-"""source -> read: the shard and its committed units as JSON; frames from `stop` on are left. A
-shard that is `refused`, for the reason given there, is not read and becomes one reject."""
+"""source -> read: which one it is of those handed out; the shard and its committed units as JSON;
+frames from `stop` on are left. A shard that is `refused`, for the reason given there, is not read
+and becomes one reject."""
+
+PLACE = pa.struct([("shard", pa.int64()), ("number", pa.int64()), ("last", pa.bool_())])
+"""Of a parcel, in the stream: number of its shard, its own number there, and whether it is the
+shard's last one."""
 
 UNIT_ROW = pa.schema(
     [

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from mint_stream import bank_state
@@ -23,7 +22,6 @@ from mint_stream.bank_files import write_delta
 from mint_stream.budget import BUDGET, AdaptBudget
 from mint_stream.clip_model import load_clip
 from mint_stream.config import LabelerConfig
-from mint_stream.flow import LABELLED_ROW, row, rows
 from mint_stream.guard import NO_GUARD
 from mint_stream.logs import about
 from mint_stream.prediction import Prediction
@@ -56,18 +54,16 @@ class MintLabeler:
         self._behind = False
         """Units went by of which the bank was not told."""
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """flow.UNIT_ROW rows in, flow.LABELLED_ROW rows out."""
-        labelled = []
-        for unit in rows(batch):
-            with about(unit=unit["unit"], camera=_only_camera(unit)):
-                answer = self.label_unit(unit)
-                log.info("labelled", extra={name: answer[name] for name in _LOGGED})
-            labelled.append(row(LABELLED_ROW, answer))
-        return pa.concat_tables(labelled)
+    def __call__(self, unit: dict[str, Any]) -> dict[str, Any]:
+        """`label_unit`, and a line in the log."""
+        with about(unit=unit["unit"], camera=_only_camera(unit)):
+            labelled = self.label_unit(unit)
+            log.info("labelled", extra={name: labelled[name] for name in _LOGGED})
+        return labelled
 
     def label_unit(self, unit: dict[str, Any]) -> dict[str, Any]:
-        """Label the frames of one unit, merge what it changed in the bank, and only then answer.
+        """Label a unit (flow.UNIT_ROW), merge what it changed in the bank, and only then answer
+        (flow.LABELLED_ROW).
 
         A frame that cannot be labelled becomes a reject; the rest of the unit is labelled.
         """
@@ -189,7 +185,8 @@ class MintLabeler:
             self.adapter.bank = banks[scope]
             try:
                 with self._spending(frames=1):
-                    views = self.adapter.views(_pixels(frame), frame["frame"])
+                    # A copy: torch takes no read-only memory.
+                    views = self.adapter.views(_pixels(frame).copy(), frame["frame"])
                     prediction = self.adapter.label_views(views, self.config.top_k)
             except Exception as error:
                 rejects.append(_reject(frame, error))
@@ -251,10 +248,14 @@ class MintLabeler:
         self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
         """The frames that can be read, and view 0 of each: (B, 3, H, W)."""
+        try:
+            return frames, self.adapter.first_views([_pixels(frame) for frame in frames])
+        except Exception:
+            log.debug("one of the frames cannot be read; each by itself", exc_info=True)
         views, readable = [], []
         for frame in frames:
             try:
-                views.append(self.adapter.views(_pixels(frame), frame["frame"], count=1))
+                views.append(self.adapter.first_views([_pixels(frame)]))
                 readable.append(frame)
             except Exception as error:
                 rejects.append(_reject(frame, error))
@@ -288,8 +289,7 @@ def _only_camera(unit: dict[str, Any]) -> str | None:
 
 def _pixels(frame: dict[str, Any]) -> np.ndarray:
     shape = (frame["pixels_height"], frame["pixels_width"], 3)
-    # A copy: torch takes no read-only memory.
-    return np.frombuffer(frame["pixels"], np.uint8).reshape(shape).copy()
+    return np.frombuffer(frame["pixels"], np.uint8).reshape(shape)
 
 
 def _reject(frame: dict[str, Any], error: Exception) -> dict[str, Any]:

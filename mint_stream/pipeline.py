@@ -12,10 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from mint_stream.bank_actor import RemoteBank, start_bank_server
 from mint_stream.camera_events import CameraEvents
@@ -40,6 +41,8 @@ from mint_stream.units import Done
 log = logging.getLogger(__name__)
 
 NAMESPACE = "mint_stream"
+MOST_DEATHS = 3
+"""Deaths of the only labeler in a row, with nothing committed in between, that a run survives."""
 
 
 @dataclass
@@ -74,6 +77,17 @@ class Tally:
             in_labeler_s = sum(s for stage, s in seconds.items() if stage not in BESIDE)
             self.labelling_since = time.monotonic() - in_labeler_s
 
+    def catch_up(self, units: int, frames: int) -> None:
+        """Count what was committed and not told of before a labeler died.
+
+        units, frames: what the run has committed by now, frames labelled or rejected; the ones
+        that were not told of count as labelled.
+        """
+        self.units = units
+        # A shard that is refused is a row, and none of its frames.
+        rejected = sum(self.rejects.values()) - self.rejects["list"]
+        self.frames = max(self.frames, frames - rejected)
+
 
 @dataclass
 class Run:
@@ -97,6 +111,8 @@ class Run:
     _lease_lost: bool = False
     _ended: threading.Event = field(default_factory=threading.Event)
     _control: RemoteControl | None = None
+    _units_before: int = 0
+    _frames_before: int = 0
 
     def __post_init__(self) -> None:
         self.origin = Origin(run=secrets.token_hex(4), output=self.config.output)
@@ -115,6 +131,7 @@ class Run:
         lease.acquire()
         try:
             done = load_done(self.prepared.store, self.prepared.unit_size)
+            self._units_before, self._frames_before = len(done.units), done.frames
             left = self._suspects(done) if self.config.relabel_suspect else self._left(done)
             self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
             tally, seq = Tally(), None
@@ -206,12 +223,11 @@ class Run:
         metrics = RunMetrics(self.config.output, follow=self.config.follow)
         metrics.start()
         events = CameraEvents()
-        self._control = start_run_control()
         bank = self._start_bank() if self.config.keeps_bank else None
         signals = stop_on_signals(self.stop) if self.handle_signals else nullcontext()
         seq = None
         try:
-            with signals, contextlib.closing(self._units(left, bank)) as units:
+            with signals, contextlib.closing(self._units(left, bank, tally)) as units:
                 for unit in units:
                     tally.add(unit)
                     metrics.add(unit)
@@ -226,7 +242,6 @@ class Run:
         finally:
             if bank is not None:
                 bank.stop()
-            self._control.end()
             metrics.end()
             self.origin.leave()
         return seq
@@ -238,10 +253,53 @@ class Run:
         return start_bank_server(bank, namespace=NAMESPACE, name=name, origin=self.origin)
 
     def _units(
-        self, left: list[dict[str, Any]], bank: RemoteBank | None
+        self, left: list[dict[str, Any]], bank: RemoteBank | None, tally: Tally
     ) -> Generator[dict[str, Any]]:
-        assert self._control is not None
-        return labelled_units(self.config, self.prepared, left, self._control, bank, self.origin)
+        """flow.COMMITTED_ROW rows: of one dataset, and of another one whenever a labeler dies."""
+        deaths = 0
+        while True:
+            self._control = start_run_control()
+            committed = labelled_units(
+                self.config, self.prepared, left, self._control, bank, self.origin
+            )
+            try:
+                with contextlib.closing(committed):
+                    for unit in committed:
+                        deaths = 0
+                        yield unit
+                return
+            except Exception as error:
+                deaths += 1
+                if self.config.num_labelers > 1 or not isinstance(error, RayActorError):
+                    raise
+                if self._stopped is not None:
+                    return
+                if deaths > MOST_DEATHS:
+                    raise RunFailed(
+                        f"the labeler died {deaths} times in a row before it had labelled a unit: "
+                        "most often its machine has too little memory; the logs of Ray say more "
+                        "(ray logs, or /tmp/ray/session_latest/logs). What was committed is kept"
+                    ) from error
+                log.warning("the labeler died: another one goes on with what is not committed")
+            finally:
+                self._control.end()
+            left = self._left_now(bank, tally)
+            if not left and not self.config.follow:
+                return
+
+    def _left_now(self, bank: RemoteBank | None, tally: Tally) -> list[dict[str, Any]]:
+        """What is to do for a labeler that follows one that died, as for a run that begins."""
+        if bank is not None:
+            bank.drop_unfinished()
+        config = self.config
+        if config.follow:
+            shards = discover(config.input, unit_size=self.prepared.unit_size)
+            self.prepared = replace(self.prepared, shards=shards)
+        done = load_done(self.prepared.store, self.prepared.unit_size)
+        if config.relabel_suspect:
+            return self._suspects(done)
+        tally.catch_up(len(done.units) - self._units_before, done.frames - self._frames_before)
+        return self._left(done)
 
     def _check_rejects(self, tally: Tally) -> None:
         rejected = sum(tally.rejects.values())
@@ -297,11 +355,14 @@ def _finish_quietly(bank: RemoteBank | None) -> None:
         log.debug("no last checkpoint: the log holds what it would have held", exc_info=error)
 
 
+def _cause(error: Exception) -> BaseException:
+    """What was raised in a task, where that is what `error` tells of."""
+    return error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+
+
 def _readable(error: Exception) -> RunFailed:
     """What a person needs of an error that ended a run, in one line."""
-    cause: BaseException = error
-    if isinstance(error, ray.exceptions.RayTaskError):
-        cause = error.cause
+    cause = _cause(error)
     if isinstance(cause, RunFailed):
         return cause
     # Ray Data appends advice of its own to the message.

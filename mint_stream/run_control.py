@@ -7,11 +7,16 @@ it hands out before it does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+import warnings
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+
+_ASK_AGAIN_S = 0.25
+"""How long an answer to `stopping` is good for: asking takes a millisecond, a unit maybe ten."""
 
 
 class RunControl:
@@ -43,19 +48,25 @@ class RunControl:
         return self._handed_out
 
 
-@dataclass(frozen=True)
+@dataclass
 class RemoteControl:
     """A `RunControl` as tasks and the driver know it."""
 
     actor: ActorHandle
+    _stopping: bool = field(default=False, init=False)
+    _asked_s: float = field(default=float("-inf"), init=False)
 
     def stop(self) -> None:
         """See `RunControl.stop`; does not wait."""
         self.actor.stop.remote()
 
     def stopping(self) -> bool:
-        """See `RunControl.stopping`."""
-        return bool(ray.get(self.actor.stopping.remote()))
+        """See `RunControl.stopping`; as it was at most a quarter of a second ago."""
+        # The clock may be that of another machine, from where this has travelled here.
+        if not 0 <= time.monotonic() - self._asked_s < _ASK_AGAIN_S:
+            self._stopping = bool(ray.get(self.actor.stopping.remote()))
+            self._asked_s = time.monotonic()
+        return self._stopping
 
     def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
         """See `RunControl.hand_out`."""
@@ -69,6 +80,14 @@ class RemoteControl:
     def end(self) -> None:
         """End the actor."""
         ray.kill(self.actor)
+
+
+def was_started_again() -> bool:
+    """Whether the actor that asks died before, and Ray has started it again."""
+    with warnings.catch_warnings():
+        # It is right; what Ray warns of is how Ray itself looks up the actor.
+        warnings.simplefilter("ignore")
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def start_run_control() -> RemoteControl:

@@ -14,13 +14,10 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-import pyarrow as pa
-
-from mint_stream.flow import COMMITTED_ROW, row, rows
 from mint_stream.logs import about
-from mint_stream.metrics import Origin
 from mint_stream.storage import Store
 from mint_stream.units import (
     labels_name,
@@ -39,33 +36,22 @@ class Bank(Protocol):
     def committed(self, unit: str, log_name: str | None) -> None: ...
 
 
-def commit_units(
-    batch: pa.Table,
-    store: Store,
-    bank: Bank | None,
-    origin: Origin | None = None,
-    *,
-    again: bool = False,
-) -> pa.Table:
-    """flow.LABELLED_ROW rows in, flow.COMMITTED_ROW rows out, each unit committed in between.
+def commit_unit(
+    unit: Mapping[str, Any], store: Store, bank: Bank | None, *, again: bool = False
+) -> dict[str, Any]:
+    """Commit a unit (flow.LABELLED_ROW) and say so (flow.COMMITTED_ROW).
 
-    again: the units are committed, and were labelled again: only their new rows are written.
+    again: the unit is committed, and was labelled again: only its new rows are written.
 
     Raises:
         StorageError: the store refused, or did not answer within the bound on retries. What was
             committed before stays; the unit is labelled again by the next run.
     """
-    if origin is not None:
-        origin.enter()
-    committed = []
-    for unit in rows(batch):
-        with about(unit=unit["unit"]):
-            commit = _recommit if again else _commit
-            committed.append(row(COMMITTED_ROW, commit(unit, store, bank)))
-    return pa.concat_tables([COMMITTED_ROW.empty_table(), *committed])
+    with about(unit=unit["unit"]):
+        return _recommit(unit, store) if again else _commit(unit, store, bank)
 
 
-def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:
+def _commit(unit: Mapping[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:
     started = time.perf_counter()
     name = unit["unit"]
     _write_rejects(name, unit["rejects"], store)
@@ -84,14 +70,14 @@ def _commit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, 
     return _told(unit, won, started)
 
 
-def _recommit(unit: dict[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:
+def _recommit(unit: Mapping[str, Any], store: Store) -> dict[str, Any]:
     started = time.perf_counter()
     won = store.create(relabelled_name(unit["unit"]), unit["labels"])
     # A frame that cannot be read any more keeps its row.
     return _told({**unit, "rejected": "{}"}, won, started)
 
 
-def _told(unit: dict[str, Any], won: bool, started: float) -> dict[str, Any]:
+def _told(unit: Mapping[str, Any], won: bool, started: float) -> dict[str, Any]:
     seconds = {**json.loads(unit["stage_seconds"]), "commit": time.perf_counter() - started}
     counts = {name: unit[name] for name in _TOLD}
     return {**counts, "won": won, "stage_seconds": json.dumps(seconds)}

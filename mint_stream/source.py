@@ -1,7 +1,7 @@
 """The source of the dataset, and the stage that reads units from shards.
 
 `ShardSource` hands out shards that are not yet done: those there are, or with `follow` those that
-keep arriving. `read_units` reads a shard and yields its units one by one, decoded.
+keep arriving. `read_shard` reads one and yields its units one by one, decoded.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -19,10 +20,9 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from mint_stream.committed import settled_frames
-from mint_stream.flow import SHARD_ROW, UNIT_ROW, row, rows
+from mint_stream.flow import SHARD_ROW, row
 from mint_stream.frames import valid_text
 from mint_stream.images import ImageError, decode
-from mint_stream.metrics import Origin
 from mint_stream.shards import Frame, Reject, Shard, discover, read_frames
 from mint_stream.storage import Store
 from mint_stream.units import Done, ShardProgress, address, unit_id
@@ -83,7 +83,9 @@ class FollowConfig:
 def shard_row(
     shard: Shard, progress: ShardProgress, stop: int | None = None, refused: str | None = None
 ) -> dict[str, Any]:
-    """flow.SHARD_ROW of a shard of which `progress` is committed; `stop` bounds its frames."""
+    """flow.SHARD_ROW of a shard of which `progress` is committed, but for its number.
+
+    `stop` bounds its frames."""
     done = json.dumps(list(progress.frames_from.items()))
     return {"shard": shard.to_json(), "done": done, "stop": stop, "refused": refused}
 
@@ -113,11 +115,9 @@ class ShardSource(Datasource):
         first, follow, control = self._first, self._follow, self._control
 
         def read() -> Iterator[pa.Table]:
-            for values in first:
-                yield row(SHARD_ROW, values)
-            if follow is not None:
-                for values in _arrivals(follow, first, control):
-                    yield row(SHARD_ROW, values)
+            arriving = () if follow is None else _arrivals(follow, first, control)
+            for number, values in enumerate(chain(first, arriving)):
+                yield row(SHARD_ROW, {**values, "number": number})
 
         return [ReadTask(read, BlockMetadata(None, None, None), schema=SHARD_ROW)]
 
@@ -199,22 +199,19 @@ def _wait(seconds: float, control: Control) -> None:
         threading.Event().wait(min(0.5, max(0.0, until - time.monotonic())))
 
 
-def read_units(
-    batch: pa.Table, config: ReadConfig, control: Control, origin: Origin | None = None
-) -> Iterator[pa.Table]:
-    """flow.SHARD_ROW rows in, flow.UNIT_ROW rows out: the units that are not yet committed."""
-    if origin is not None:
-        origin.enter()
-    for values in rows(batch):
-        shard = Shard.from_json(values["shard"])
-        if values["refused"]:
-            yield row(UNIT_ROW, _refused(shard, values["refused"]))
-            continue
-        progress = ShardProgress(config.unit_size, dict(json.loads(values["done"])))
-        for unit in _units(shard, progress, values["stop"], config):
-            if control.stopping():
-                return
-            yield row(UNIT_ROW, unit)
+def read_shard(
+    values: Mapping[str, Any], config: ReadConfig, control: Control
+) -> Iterator[dict[str, Any]]:
+    """The units (flow.UNIT_ROW) of a shard (flow.SHARD_ROW) that are not yet committed."""
+    shard = Shard.from_json(values["shard"])
+    if values["refused"]:
+        yield _refused(shard, values["refused"])
+        return
+    progress = ShardProgress(config.unit_size, dict(json.loads(values["done"])))
+    for unit in _units(shard, progress, values["stop"], config):
+        if control.stopping():
+            return
+        yield unit
 
 
 def _refused(shard: Shard, why: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -59,6 +60,25 @@ def make_views(
     return normalise(torch.stack(views), preprocess)
 
 
+def first_views(
+    images: Sequence[np.ndarray], preprocess: Preprocess, *, device: torch.device | None = None
+) -> Tensor:
+    """View 0 of B decoded images (uint8 RGB (H, W, 3)), those of one shape made together.
+
+    Bit for bit what `make_views` gives: (B, 3, size, size) float32 on `device`.
+    """
+    of_shape: dict[tuple[int, ...], list[int]] = {}
+    for place, image_HW3 in enumerate(images):
+        of_shape.setdefault(image_HW3.shape, []).append(place)
+    size = preprocess.size
+    views_B3HW = torch.empty(len(images), 3, size, size, device=device)
+    for places in of_shape.values():
+        images_BHW3 = torch.from_numpy(np.stack([images[place] for place in places]))
+        centred_B3HW = _centre(images_BHW3.to(device).permute(0, 3, 1, 2), preprocess)
+        views_B3HW[torch.tensor(places, device=device)] = normalise(centred_B3HW, preprocess)
+    return views_B3HW
+
+
 def normalise(images_B3HW: Tensor, preprocess: Preprocess) -> Tensor:
     """uint8 images as the encoder's input: (B, 3, H, W) float32."""
     mean = images_B3HW.new_tensor(preprocess.mean, dtype=torch.float32)[:, None, None]
@@ -72,12 +92,15 @@ def _seed(seed: int, frame: str) -> int:
 
 
 def _centre(image_3HW: Tensor, preprocess: Preprocess) -> Tensor:
-    """Short side resized, centre cropped: open_clip's preprocessing for inference."""
+    """Short side resized, centre cropped: open_clip's preprocessing for inference.
+
+    The image may be a batch of them, (B, 3, H, W).
+    """
     size = preprocess.size
-    if image_3HW.shape[1:] == (size, size):
+    height, width = image_3HW.shape[-2:]
+    if height == width == size:
         return image_3HW
     mode = InterpolationMode(preprocess.interpolation)
-    height, width = image_3HW.shape[1:]
     short = min(height, width)
     if max(height, width) > _EXTREME * short:
         # Else resizing 1 x 10,000 pixels would make an image of 224 x 2,240,000.

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_server import BankServer
 from mint_stream.committed import load_done
 from mint_stream.config import RunConfig
 from mint_stream.dataset import labeler_config, read_config, run_bank
-from mint_stream.flow import SHARD_ROW, row
 from mint_stream.labeler import MintLabeler
 from mint_stream.pipeline import prepare_run
-from mint_stream.sink import commit_units
-from mint_stream.source import Undisturbed, read_units
+from mint_stream.sink import commit_unit
+from mint_stream.source import Undisturbed, read_shard
 
 
 def run_plainly(config: RunConfig, *, checkpoint_every: int = 0) -> int:
@@ -28,10 +25,9 @@ def run_plainly(config: RunConfig, *, checkpoint_every: int = 0) -> int:
     labeler = MintLabeler(labeler_config(config, prepared, 0), client)
     units = 0
     done = load_done(store, prepared.unit_size)
-    for values in run._suspects(done) if config.relabel_suspect else run._left(done):
-        shard: pa.Table = row(SHARD_ROW, values)
-        for unit in read_units(shard, read_config(config, prepared), Undisturbed()):
-            commit_units(labeler(unit), store, server, again=config.relabel_suspect)
+    for shard in run._suspects(done) if config.relabel_suspect else run._left(done):
+        for unit in read_shard(shard, read_config(config, prepared), Undisturbed()):
+            commit_unit(labeler(unit), store, server, again=config.relabel_suspect)
             units += 1
             if server is not None and checkpoint_every and units % checkpoint_every == 0:
                 server.checkpoint()

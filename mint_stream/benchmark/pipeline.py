@@ -26,12 +26,11 @@ from mint_stream.bank_server import BankServer
 from mint_stream.clip_model import pick_device
 from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConfig, preset
 from mint_stream.dataset import labeler_config, read_config, run_bank
-from mint_stream.flow import SHARD_ROW, row, rows
 from mint_stream.labeler import MintLabeler
 from mint_stream.pipeline import Tally, prepare_run, start_ray
 from mint_stream.preflight import prepare
 from mint_stream.shards import count_frames, discover
-from mint_stream.source import Undisturbed, plan, read_units
+from mint_stream.source import Undisturbed, plan, read_shard
 from mint_stream.summary import BESIDE, bottleneck
 from mint_stream.units import Done
 
@@ -143,13 +142,13 @@ def _bare(config: RunConfig, options: PipelineOptions) -> Pace:
     units = (
         unit
         for shard in plan(prepared.shards, Done(config.unit_size), count_frames, config.limit)
-        for unit in read_units(row(SHARD_ROW, shard), reading, Undisturbed())
+        for unit in read_shard(shard, reading, Undisturbed())
     )
     for number, unit in enumerate(units, 1):
-        for labelled in rows(labeler(unit)):
-            if number > options.warmup:
-                frames += labelled["labelled"]
-                stages.update(json.loads(labelled["stage_seconds"]))
+        labelled = labeler(unit)
+        if number > options.warmup:
+            frames += labelled["labelled"]
+            stages.update(json.loads(labelled["stage_seconds"]))
         if number == options.warmup:
             started = time.perf_counter()
     seconds = time.perf_counter() - started

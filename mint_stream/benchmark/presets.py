@@ -131,11 +131,11 @@ def _sides(options: PresetsOptions, clip: LoadedClip, clock: Clock) -> list[Side
     plain = load_clip(ModelConfig(**{**vars(config), "dtype": "float32"}))
 
     def label_frozen(pictures: Pictures) -> object:
-        return frozen.label_frozen(_first_views(frozen, pictures))
+        return frozen.label_frozen(frozen.first_views(pictures))
 
     def label_stream(pictures: Pictures) -> object:
         banks, cameras = [realtime.domains] * len(pictures), [None] * len(pictures)
-        return realtime.label_stream(_first_views(realtime, pictures), banks, cameras)
+        return realtime.label_stream(realtime.first_views(pictures), banks, cameras)
 
     def adapt(pictures: Pictures) -> object:
         return [paper.label(picture, f"{n}") for n, picture in enumerate(pictures)]
@@ -155,16 +155,12 @@ def _sides(options: PresetsOptions, clip: LoadedClip, clock: Clock) -> list[Side
 @torch.no_grad()
 def _zero_shot(clip: LoadedClip, adapter: MintAdapter, bf16: bool, pictures: Pictures) -> Tensor:
     """open_clip's own pass over the same pictures, in the same precision."""
-    images_B3HW = _first_views(adapter, pictures)
+    images_B3HW = adapter.first_views(pictures)
     adapter.stopwatch.take()
     with torch.autocast(clip.device.type, torch.bfloat16, enabled=bf16):
         features_BE = clip.model.encode_image(images_B3HW, normalize=True)
     logits_BC = adapter.logits(features_BE.to(clip.dtype), adapter.source_text_CE)
     return logits_BC.softmax(-1).cpu()
-
-
-def _first_views(adapter: MintAdapter, pictures: Pictures) -> Tensor:
-    return torch.cat([adapter.views(picture, f"{n}", 1) for n, picture in enumerate(pictures)])
 
 
 def _pictures(count: int, size: int) -> list[np.ndarray]:

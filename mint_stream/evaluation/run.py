@@ -20,13 +20,12 @@ from mint_stream.committed import load_done
 from mint_stream.config import RunConfig
 from mint_stream.dataset import labeler_config, read_config, run_bank
 from mint_stream.evaluation.costs import COSTS
-from mint_stream.flow import SHARD_ROW, row, rows
 from mint_stream.labeler import MintLabeler
 from mint_stream.lease import Lease
 from mint_stream.preflight import Prepared, prepare
 from mint_stream.shards import count_frames
-from mint_stream.sink import commit_units
-from mint_stream.source import Undisturbed, plan, read_units
+from mint_stream.sink import commit_unit
+from mint_stream.source import Undisturbed, plan, read_shard
 from mint_stream.units import unit_start
 
 
@@ -68,17 +67,17 @@ def _label(
     try:
         with (Path(config.output) / COSTS).open("a") as costs:
             for shard in left:
-                for unit in read_units(row(SHARD_ROW, shard), reading, Undisturbed()):
-                    if unit_start(unit["unit"][0].as_py()) // prepared.unit_size % every:
+                for unit in read_shard(shard, reading, Undisturbed()):
+                    if unit_start(unit["unit"]) // prepared.unit_size % every:
                         continue
                     started = time.perf_counter()
                     labelled = labeler(unit)
                     seconds = time.perf_counter() - started
-                    commit_units(labelled, prepared.store, bank)
-                    for values in rows(labelled):
-                        costs.write(json.dumps(_cost(values, seconds)) + "\n")
-                        on_frames(values["labelled"] + sum(json.loads(values["rejected"]).values()))
+                    commit_unit(labelled, prepared.store, bank)
+                    costs.write(json.dumps(_cost(labelled, seconds)) + "\n")
                     costs.flush()
+                    rejected = sum(json.loads(labelled["rejected"]).values())
+                    on_frames(labelled["labelled"] + rejected)
     finally:
         if bank is not None:
             bank.finish()

@@ -45,4 +45,4 @@ def _start_control(plan: Plan) -> KillingControl:
             plan.register("worker")
 
     actor = ray.remote(Registered).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-    return KillingControl(actor.remote(), plan)
+    return KillingControl(actor.remote(), plan=plan)

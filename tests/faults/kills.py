@@ -32,7 +32,8 @@ POINTS = tuple(
     if (moment, operation) != ("before", "manifest")
 )
 VICTIMS = ("labeler", "read", "commit", "bank", "worker", "driver")
-"""`worker`: the process that tells the tasks whether to stop."""
+"""`worker`: the process that tells the tasks whether to stop. Several, as in `bank+labeler`, die
+together."""
 LEAD = 4
 """Units that may come after one at which a kill is due, before it has happened."""
 
@@ -55,7 +56,7 @@ class Done:
     """A kill that happened."""
 
     kill: Kill
-    pid: int
+    pids: list[int]
     by: int
     """Process that sent the signal."""
     committed: int
@@ -167,18 +168,22 @@ class Plan:
 
     def _strike(self, kill: Kill, committed: int) -> bool:
         """Kill -9, once; False if it was done before or there is nobody to kill."""
-        victim = self.find(kill.victim)
-        if victim is None:
+        victims = [v for role in kill.victim.split("+") if (v := self.find(role)) is not None]
+        if len(victims) <= kill.victim.count("+"):
             return False
-        done = {"kill": asdict(kill), "pid": victim.pid, "by": os.getpid(), "committed": committed}
+        # Whoever strikes goes last.
+        victims.sort(key=lambda victim: victim.pid == os.getpid())
+        pids = [victim.pid for victim in victims]
+        done = {"kill": asdict(kill), "pids": pids, "by": os.getpid(), "committed": committed}
         claim = self.folder / f"claim-{secrets.token_hex(8)}"
         claim.write_text(json.dumps(done))
         try:
             os.link(claim, self._marker(kill))
         except FileExistsError:
             return False
-        victim.send_signal(signal.SIGKILL)
-        psutil.wait_procs([victim], timeout=30)
+        for victim in victims:
+            victim.send_signal(signal.SIGKILL)
+        psutil.wait_procs(victims, timeout=30)
         return True
 
 

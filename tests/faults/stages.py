@@ -12,13 +12,16 @@ from typing import Any
 import pyarrow as pa
 from kills import Plan
 
-from mint_stream import source
+from mint_stream import dataset
 from mint_stream.bank_actor import RemoteBank
 from mint_stream.bank_exchange import MergeAnswer, Position, Restarted
 from mint_stream.bank_state import Update
 from mint_stream.metrics import Origin
+from mint_stream.parcels import unpack
 from mint_stream.run_control import RemoteControl
+from mint_stream.source import ReadConfig
 from mint_stream.storage import RetryPolicy, Store
+from mint_stream.units import unit_start
 
 FRAMES = 32
 """Frames in each shard of the input."""
@@ -92,7 +95,7 @@ class KillingBank(RemoteBank):
         return answer
 
 
-@dataclass(frozen=True)
+@dataclass
 class KillingControl(RemoteControl):
     """The run's notes, and with them the plan for the tasks that read."""
 
@@ -100,20 +103,20 @@ class KillingControl(RemoteControl):
 
 
 def killing_read_units(
-    batch: pa.Table, config: source.ReadConfig, control: KillingControl, origin: Origin
+    batch: pa.Table, config: ReadConfig, most_units: int, control: KillingControl, origin: Origin
 ) -> Iterator[pa.Table]:
     """`read_units`, keeping pace with the rest of the run."""
     plan = control.plan
     assert plan is not None
     plan.register("read")
-    for unit in source.read_units(batch, config, control, origin):
-        plan.release(_number(unit, config.unit_size))
+    for parcel in dataset.read_units(batch, config, most_units, control, origin):
+        plan.release(_first_number(parcel, config.unit_size))
         plan.register("read")
-        yield unit
+        yield parcel
 
 
-def _number(unit: pa.Table, unit_size: int) -> int:
-    """The number of a unit among all of them: the shards have FRAMES each."""
-    shard = int(unit["shard"][0].as_py().rpartition("/")[2].removesuffix(".tar"))
-    start = int(unit["unit"][0].as_py().rpartition("-")[2])
-    return (shard * FRAMES + start) // unit_size
+def _first_number(parcel: pa.Table, unit_size: int) -> int:
+    """The number of a parcel's first unit among all: the shards have FRAMES each."""
+    unit = next(unpack(parcel))
+    shard = int(unit["shard"].rpartition("/")[2].removesuffix(".tar"))
+    return (shard * FRAMES + unit_start(unit["unit"])) // unit_size

@@ -47,6 +47,16 @@ def test_a_run_survives(place: str, victims: list[str], world_on: WorldOn, tmp_p
     check_survived(plan, world, undisturbed)
 
 
+def test_bank_server_and_labeler_die_together(world_on: WorldOn, tmp_path: Path) -> None:
+    world, undisturbed = world_on("local")
+    points = (("before", "merge"), ("after", "merge"), ("after", "log"), ("before", "labels"))
+    plan = world.plan(
+        tmp_path, tuple(Kill("bank+labeler", *point, n) for n, point in enumerate(points, start=2))
+    )
+    world.run(plan)
+    check_survived(plan, world, undisturbed)
+
+
 def test_a_run_is_continued_by_the_next_driver(world_on: WorldOn, tmp_path: Path) -> None:
     world, undisturbed = world_on("local")
     plan = world.plan(tmp_path, everywhere("driver"))

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from mint_stream.config import PRESETS, ModelConfig, RunConfig
-from mint_stream.dataset import READER_CPUS, labeler_cpus
+from mint_stream.dataset import labeler_cpus, reader_cpus
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 8, 16, 48])
@@ -20,4 +20,5 @@ def test_readers_and_labelers_stay_apart(cpus: int, monkeypatch: pytest.MonkeyPa
         input="in", output="out", labels="labels.txt", model=model, method=PRESETS["paper"]
     )
     asked = {labeler_cpus(replace(config, num_labelers=n)) for n in range(1, 65)}
-    assert READER_CPUS not in asked
+    assert reader_cpus() not in asked
+    assert labeler_cpus(config) + reader_cpus() + 0.11 <= cpus, "one of each, and the others"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mint_stream.clip_model import Preprocess
-from mint_stream.views import make_views
+from mint_stream.views import first_views, make_views
 
 PREPROCESS = Preprocess(
     size=32,
@@ -50,6 +50,18 @@ def test_another_seed_or_frame_gives_other_crops_and_the_same_view_0() -> None:
 def test_fewer_views_are_the_first_of_more() -> None:
     image = picture(60, 80)
     assert torch.equal(views(image, count=9)[:5], views(image, count=5))
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes=st.lists(st.sampled_from([(40, 50), (50, 40), (32, 32), (9, 300), (7, 5)])))
+def test_first_views_are_view_0_of_each_whatever_stands_beside_it(
+    shapes: list[tuple[int, int]],
+) -> None:
+    images = [picture(height, width, seed) for seed, (height, width) in enumerate(shapes)]
+    made = first_views(images, PREPROCESS)
+    assert made.shape == (len(images), 3, 32, 32)
+    for view, image in zip(made, images, strict=True):
+        assert torch.equal(view, views(image, count=1)[0])
 
 
 @settings(deadline=None, max_examples=40)
