@@ -22,6 +22,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
+from mint_stream import sink
 from mint_stream.bank_actor import RemoteBank
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_server import BankConfig, bank_config
@@ -31,7 +32,6 @@ from mint_stream.metrics import Origin
 from mint_stream.parcels import InOrder, pack, parcels, unpack
 from mint_stream.preflight import Prepared
 from mint_stream.run_control import RemoteControl, was_started_again
-from mint_stream.sink import commit_unit
 from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_shard
 from mint_stream.storage import Store
 
@@ -113,7 +113,7 @@ def commit_units(
 ) -> pa.Table:
     """Parcels of flow.LABELLED_ROW in, of flow.COMMITTED_ROW out; committed in between."""
     origin.enter()
-    committed = [commit_unit(unit, store, bank, again=again) for unit in unpack(batch)]
+    committed = sink.commit_units(list(unpack(batch)), store, bank, again=again)
     return pack(COMMITTED_ROW, committed)
 
 
@@ -169,7 +169,7 @@ def labelled_units(
             batch_size=1,
             batch_format="pyarrow",
             # With one labeler units are committed in the order in which they were merged.
-            compute=TaskPoolStrategy(size=1 if alone else 4 * config.num_labelers),
+            compute=TaskPoolStrategy(size=1 if alone else None),
             num_cpus=0.1,
         )
     )
