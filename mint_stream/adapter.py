@@ -173,7 +173,8 @@ class MintAdapter:
     def label_views(self, views_VCHW: Tensor, top_k: int = 5) -> Prediction:
         """Adapt to one image given as its V normalised views, and label it."""
         if self.method.algorithm == "domains":
-            return self.label_stream(views_VCHW[:1], [self.domains], [None], top_k)[0]
+            seen = self.look(views_VCHW[:1])
+            return self.label_stream(seen, [self.domains], [None], top_k)[0]
         seen = self.look(views_VCHW)
         source_C = self.logits(seen.source_VE[:1], self.source_text_CE)[0].softmax(-1)
         if not self.method.adapts:
@@ -196,13 +197,12 @@ class MintAdapter:
         return self._prediction(source_C, answer_C, top_k, cost=self.cost(len(views_VCHW)))
 
     def label_frozen(
-        self, images_B3HW: Tensor, top_k: int = 5, *, guard: str = NO_GUARD
+        self, seen: Seen, top_k: int = 5, *, guard: str = NO_GUARD
     ) -> list[Prediction]:
-        """The frozen model's answers for B normalised images, in one pass.
+        """The frozen model's answers for B images.
 
         guard: why there are no others, where there might be.
         """
-        seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE).softmax(-1)
         standing = Standing(verdict=guard)
         return [self._prediction(source_C, None, top_k, standing) for source_C in source_BC]
@@ -210,20 +210,19 @@ class MintAdapter:
     @torch.no_grad()
     def label_stream(
         self,
-        images_B3HW: Tensor,
+        seen: Seen,
         banks: Sequence[DomainBank],
         cameras: Sequence[str | None],
         top_k: int = 5,
         *,
         learn: bool = True,
     ) -> list[Prediction]:
-        """Take B normalised frames into their domains' entries, and label them: one pass.
+        """Take B frames into their domains' entries, and label them.
 
         banks, cameras: of each frame. The frames of one camera are taken together, in time order:
         the more there are, the sooner a new domain is known. Without `learn` the banks are only
         read.
         """
-        seen = self.look(images_B3HW)
         source_BC = self.logits(seen.source_VE, self.source_text_CE)
         with self.stopwatch("domains"):
             logits_BC, standings = self.domain_logits(seen, source_BC, banks, cameras, learn=learn)
@@ -291,7 +290,10 @@ class MintAdapter:
 
     @torch.no_grad()
     def look(self, views_VCHW: Tensor) -> Seen:
-        """The pass without prompts: queries, and the frozen model's image features."""
+        """The pass without prompts: queries, and the frozen model's image features.
+
+        Of views of one image, or of B images for `label_frozen` and `label_stream`.
+        """
         with self.stopwatch("encoder"):
             stem = self.encoder.stem(views_VCHW.to(self.clip.dtype))
             return Seen(stem, *self.encoder.plain(stem))

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +27,17 @@ from mint_stream import sink
 from mint_stream.bank_actor import RemoteBank
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_server import BankConfig, bank_config
-from mint_stream.config import LabelerConfig, MethodConfig, RunConfig
+from mint_stream.config import LabelerConfig, RunConfig
 from mint_stream.flow import COMMITTED_ROW, LABELLED_ROW, UNIT_ROW, rows
 from mint_stream.metrics import Origin
-from mint_stream.parcels import InOrder, pack, parcels, unpack
+from mint_stream.parcels import InOrder, ParcelSize, pack, parcels, unpack
 from mint_stream.preflight import Prepared
 from mint_stream.run_control import RemoteControl, was_started_again
 from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_shard
 from mint_stream.storage import Store
 
 if TYPE_CHECKING:
-    from mint_stream.labeler import MintLabeler
+    from mint_stream.labeler import Looked, MintLabeler
 
 PARCEL_PASSES = 256
 """Encoder passes that labelling a parcel takes, unless a single unit takes more."""
@@ -45,13 +46,13 @@ HAND_ON_S = 0.25
 
 
 def read_units(
-    batch: pa.Table, config: ReadConfig, most_units: int, control: RemoteControl, origin: Origin
+    batch: pa.Table, config: ReadConfig, size: ParcelSize, control: RemoteControl, origin: Origin
 ) -> Iterator[pa.Table]:
     """flow.SHARD_ROW rows in, parcels of flow.UNIT_ROW out."""
     origin.enter()
     for shard in rows(batch):
         units = read_shard(shard, config, control)
-        yield from parcels(UNIT_ROW, units, shard["number"], most_units=most_units)
+        yield from parcels(UNIT_ROW, units, shard["number"], size)
 
 
 class LabelUnits:
@@ -77,14 +78,17 @@ class LabelUnits:
         # A task that Ray repeats has to hand on what it did before: every unit by itself.
         self._hand_on_s = HAND_ON_S if alone else 0.0
         self._labeler: MintLabeler | Exception
+        self._ahead: ThreadPoolExecutor | None = None
         self._exits = alone and was_started_again()
         if self._exits:
             return
         try:
             # Here and not above: it brings torch along, which no other process of a run needs.
-            from mint_stream.labeler import MintLabeler
+            from mint_stream.labeler import MintLabeler, set_threads
 
             self._labeler = MintLabeler(config, None if bank is None else BankClient(bank))
+            if self._labeler.looks_ahead:
+                self._ahead = ThreadPoolExecutor(1, "look-ahead", set_threads, (config.threads,))
         except Exception as error:
             # Raised by the first unit instead: of an error in here Ray hands on its own text only.
             self._labeler = error
@@ -97,15 +101,32 @@ class LabelUnits:
             raise self._labeler
         labelled, since = list[dict[str, Any]](), time.monotonic()
         due = [batch] if self._order is None else self._order.due(batch)
-        for unit in chain.from_iterable(map(unpack, due)):
+        for unit, looked in self._looked(chain.from_iterable(map(unpack, due))):
             if self._control.stopping():
                 break
-            labelled.append(self._labeler(unit))
+            labelled.append(self._labeler(unit, None if looked is None else looked.result()))
             if time.monotonic() - since >= self._hand_on_s:
                 yield pack(LABELLED_ROW, labelled)
                 labelled, since = [], time.monotonic()
         if labelled:
             yield pack(LABELLED_ROW, labelled)
+
+    def _looked(
+        self, units: Iterable[dict[str, Any]]
+    ) -> Iterator[tuple[dict[str, Any], Future[Looked] | None]]:
+        """Each unit, and the look at it: taken while the one before it is merged and written."""
+        if self._ahead is None:
+            yield from ((unit, None) for unit in units)
+            return
+        assert not isinstance(self._labeler, Exception)
+        before: tuple[dict[str, Any], Future[Looked]] | None = None
+        for unit in units:
+            looked = self._ahead.submit(self._labeler.look, unit)
+            if before is not None:
+                yield before
+            before = unit, looked
+        if before is not None:
+            yield before
 
 
 def commit_units(
@@ -141,7 +162,7 @@ def labelled_units(
             read_units,
             fn_args=(
                 read_config(config, prepared),
-                units_in_parcel(config.method, prepared.unit_size),
+                parcel_size(config, prepared.unit_size),
                 control,
                 origin,
             ),
@@ -180,10 +201,11 @@ def labelled_units(
         yield from unpack(batch)
 
 
-def units_in_parcel(method: MethodConfig, unit_size: int) -> int:
-    """How many units a parcel may have: 256 frames for one pass each, one unit for `paper`."""
-    passes = method.views * (1 + method.steps)
-    return max(1, PARCEL_PASSES // (passes * unit_size))
+def parcel_size(config: RunConfig, unit_size: int) -> ParcelSize:
+    """Up to 256 frames where one pass labels a frame, one unit for `paper`."""
+    passes = config.method.views * (1 + config.method.steps)
+    most = max(1, PARCEL_PASSES // (passes * unit_size))
+    return ParcelSize(first=4 if config.num_labelers == 1 else 1, most=most)
 
 
 def labeler_gpus(config: RunConfig) -> float:

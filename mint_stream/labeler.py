@@ -10,13 +10,13 @@ import json
 import logging
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from mint_stream import bank_state
-from mint_stream.adapter import BankTensors, MintAdapter
+from mint_stream.adapter import BankTensors, MintAdapter, Seen
 from mint_stream.bank_client import BankClient
 from mint_stream.bank_files import write_delta
 from mint_stream.budget import BUDGET, AdaptBudget
@@ -33,12 +33,28 @@ SHARED = "shared"
 """Scope of the one bank of all cameras, and of frames without a camera."""
 
 
+def set_threads(threads: int | None) -> None:
+    """CPU threads of torch, for what this thread asks of it; None leaves torch's own choice."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+class Looked(NamedTuple):
+    """What the pass without prompts shows of a unit; it depends on nothing that is learned."""
+
+    frames: list[dict[str, Any]]
+    """flow.FRAME of those that can be read."""
+    rejects: list[dict[str, Any]]
+    """flow.REJECT of the others."""
+    seen: Seen | None
+    """Of view 0 of each; None where there are none."""
+
+
 class MintLabeler:
     """Labels units. `bank` is this labeler's client of the synchronized bank, None when frozen."""
 
     def __init__(self, config: LabelerConfig, bank: BankClient | None) -> None:
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        set_threads(config.threads)
         self.config, self.bank = config, bank
         self.adapter = MintAdapter(
             load_clip(config.model),
@@ -54,25 +70,41 @@ class MintLabeler:
         self._behind = False
         """Units went by of which the bank was not told."""
 
-    def __call__(self, unit: dict[str, Any]) -> dict[str, Any]:
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether `look` at a unit may be taken while the one before it is being labelled.
+
+        Not with an adaptation budget, which goes by the time that things take.
+        """
+        one_pass = self.bank is None or self.config.method.algorithm == "domains"
+        return one_pass and self.budget is None
+
+    def look(self, unit: dict[str, Any]) -> Looked:
+        """The frozen model's pass over a unit (flow.UNIT_ROW)."""
+        with about(unit=unit["unit"], camera=_only_camera(unit)):
+            return self._look(unit["frames"])
+
+    def __call__(self, unit: dict[str, Any], looked: Looked | None = None) -> dict[str, Any]:
         """`label_unit`, and a line in the log."""
         with about(unit=unit["unit"], camera=_only_camera(unit)):
-            labelled = self.label_unit(unit)
+            labelled = self.label_unit(unit, looked)
             log.info("labelled", extra={name: labelled[name] for name in _LOGGED})
         return labelled
 
-    def label_unit(self, unit: dict[str, Any]) -> dict[str, Any]:
+    def label_unit(self, unit: dict[str, Any], looked: Looked | None = None) -> dict[str, Any]:
         """Label a unit (flow.UNIT_ROW), merge what it changed in the bank, and only then answer
         (flow.LABELLED_ROW).
+
+        looked: what `look` saw of it, where that was taken before.
 
         A frame that cannot be labelled becomes a reject; the rest of the unit is labelled.
         """
         stopwatch = self.adapter.stopwatch
-        stopwatch.seconds["decode"] += unit["read_seconds"]
+        stage_seconds = Counter({"decode": unit["read_seconds"]})
         rejects = [dict(reject) for reject in unit["rejects"]]
         spent_s = self.budget.spent_s if self.budget is not None else 0.0
         seq = 0 if self.bank is None else self._begin(self.bank, unit)
-        labelled, update = self._label(unit["frames"], rejects)
+        labelled, update = self._label(unit["frames"], rejects, looked)
         log_name, log_data = "", None
         bank_seq = staleness = None
         if self.bank is not None:
@@ -108,7 +140,7 @@ class MintLabeler:
                 "bank_seq": bank_seq,
                 "bank_staleness": staleness,
                 "cameras": json.dumps(_cameras(labelled)),
-                "stage_seconds": json.dumps(stopwatch.take()),
+                "stage_seconds": json.dumps(stage_seconds + Counter(stopwatch.take())),
             }
 
     def _begin(self, bank: BankClient, unit: dict[str, Any]) -> int:
@@ -131,15 +163,18 @@ class MintLabeler:
         return nullcontext() if self.budget is None else self.budget.spending(frames, stage=stage)
 
     def _label(
-        self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
+        self,
+        frames: list[dict[str, Any]],
+        rejects: list[dict[str, Any]],
+        looked: Looked | None,
     ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
         """(frame, bank scope, prediction) for each frame, and what changed in each bank."""
         if self.bank is None:
-            return self._label_frozen(frames, rejects), {}
+            return self._label_frozen(looked or self._look(frames), rejects), {}
         if self.config.method.algorithm == "domains":
             if not self._time_for(frames):
-                return self._label_frozen(frames, rejects, guard=BUDGET), {}
-            return self._label_stream(self.bank, frames, rejects)
+                return self._label_frozen(self._look(frames), rejects, guard=BUDGET), {}
+            return self._label_stream(self.bank, looked or self._look(frames), rejects)
         spared: dict[str, Prediction] = {}
         if self.budget is not None:
             frames, spared = self._spare(self.budget, frames, rejects)
@@ -153,7 +188,7 @@ class MintLabeler:
         There is time for the most uncertain ones first.
         """
         started_s = self.adapter.stopwatch.total_s
-        answers = self._label_frozen(frames, rejects, guard=BUDGET)
+        answers = self._label_frozen(self._look(frames), rejects, guard=BUDGET)
         each_s = (self.adapter.stopwatch.total_s - started_s) / max(1, len(answers))
         cost = self.adapter.cost(self.config.method.views)
         count = budget.affordable(len(answers), each_s * (cost.forwards + cost.backwards))
@@ -199,28 +234,28 @@ class MintLabeler:
         }
 
     def _label_stream(
-        self, client: BankClient, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
+        self, client: BankClient, looked: Looked, rejects: list[dict[str, Any]]
     ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
-        """All frames in one pass, by the banks of their domains."""
-        readable, images_B3HW = self._images(frames, rejects)
-        if not readable:
+        """All frames by the banks of their domains."""
+        rejects.extend(looked.rejects)
+        if looked.seen is None:
             return [], {}
-        scopes = [self._scope(frame) for frame in readable]
+        scopes = [self._scope(frame) for frame in looked.frames]
         banks = {}
         for scope in dict.fromkeys(scopes):
             state = client.state(scope)
             banks[scope] = self.adapter.domain_bank(
                 *bank_state.effective(state), state.usage_K, self.config.labelers
             )
-        with self._spending(frames=len(readable), stage="domains"):
+        with self._spending(frames=len(looked.frames), stage="domains"):
             predictions = self.adapter.label_stream(
-                images_B3HW,
+                looked.seen,
                 [banks[scope] for scope in scopes],
-                [frame["camera"] for frame in readable],
+                [frame["camera"] for frame in looked.frames],
                 self.config.top_k,
                 learn=not self.config.relabels,
             )
-        labelled = list(zip(readable, scopes, predictions, strict=True))
+        labelled = list(zip(looked.frames, scopes, predictions, strict=True))
         if self.config.relabels:
             return labelled, {}
         return labelled, {
@@ -229,37 +264,40 @@ class MintLabeler:
         }
 
     def _label_frozen(
-        self,
-        frames: list[dict[str, Any]],
-        rejects: list[dict[str, Any]],
-        guard: str = NO_GUARD,
+        self, looked: Looked, rejects: list[dict[str, Any]], guard: str = NO_GUARD
     ) -> Labelled:
-        """The frozen model's answers: one pass over view 0 of all frames."""
-        readable, images_B3HW = self._images(frames, rejects)
-        if not readable:
+        """The frozen model's answers."""
+        rejects.extend(looked.rejects)
+        if looked.seen is None:
             return []
-        predictions = self.adapter.label_frozen(images_B3HW, self.config.top_k, guard=guard)
+        predictions = self.adapter.label_frozen(looked.seen, self.config.top_k, guard=guard)
         return [
             (frame, self._scope(frame), prediction)
-            for frame, prediction in zip(readable, predictions, strict=True)
+            for frame, prediction in zip(looked.frames, predictions, strict=True)
         ]
 
-    def _images(
-        self, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
-    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
-        """The frames that can be read, and view 0 of each: (B, 3, H, W)."""
+    def _look(self, frames: list[dict[str, Any]]) -> Looked:
+        """One pass over view 0 of all frames. What cannot be made into a view becomes a reject."""
         try:
-            return frames, self.adapter.first_views([_pixels(frame) for frame in frames])
-        except Exception:
-            log.debug("one of the frames cannot be read; each by itself", exc_info=True)
-        views, readable = [], []
+            views = self.adapter.first_views([_pixels(frame) for frame in frames])
+            rejects: list[dict[str, Any]] = []
+        except Exception as error:
+            log.debug("frames cannot be read together: %s", error)
+            frames, views, rejects = self._views_one_by_one(frames)
+        return Looked(frames, rejects, self.adapter.look(views) if frames else None)
+
+    def _views_one_by_one(
+        self, frames: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], torch.Tensor, list[dict[str, Any]]]:
+        """The frames that can be read, view 0 of each, and the rejects."""
+        readable, views, rejects = [], [torch.empty(0)], []
         for frame in frames:
             try:
                 views.append(self.adapter.first_views([_pixels(frame)]))
                 readable.append(frame)
             except Exception as error:
                 rejects.append(_reject(frame, error))
-        return readable, torch.cat(views) if views else torch.empty(0)
+        return readable, torch.cat(views[1:] or views), rejects
 
     def _scope(self, frame: dict[str, Any]) -> str:
         return (frame["camera"] or SHARED) if self.config.bank_scope == "camera" else SHARED

@@ -10,14 +10,25 @@ takes what the first attempt has handed on as handed on, by position.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from mint_stream.flow import PLACE, row
 
-MOST_BYTES = 32 * 2**20
-"""Of pixels in a parcel, unless a single unit has more."""
+
+@dataclass(frozen=True, kw_only=True)
+class ParcelSize:
+    """How many units a shard's parcels hold: `first`, then twice as many, up to `most`.
+
+    Small ones first, so that labelling begins soon and a short shard is shared out among labelers.
+    """
+
+    first: int = 1
+    most: int
+    most_bytes: int = 32 * 2**20
+    """Of pixels in a parcel, unless a single unit has more."""
 
 
 def pack(
@@ -43,16 +54,14 @@ def parcels(
     schema: pa.Schema,
     units: Iterable[dict[str, Any]],
     shard: int,
-    *,
-    most_units: int,
-    most_bytes: int = MOST_BYTES,
+    size: ParcelSize,
 ) -> Iterator[pa.Table]:
     """The units of a shard (flow.UNIT_ROW) as parcels; an empty one if there are none.
 
     shard: its number among those that are handed out.
     """
     number, waiting = 0, list[dict[str, Any]]()
-    for gathered in _gathered(units, most_units, most_bytes):
+    for gathered in _gathered(units, size):
         if waiting:
             yield pack(schema, waiting, {"shard": shard, "number": number, "last": False})
             number += 1
@@ -60,20 +69,14 @@ def parcels(
     yield pack(schema, waiting, {"shard": shard, "number": number, "last": True})
 
 
-def _gathered(
-    units: Iterable[dict[str, Any]], most_units: int, most_bytes: int
-) -> Iterator[list[dict[str, Any]]]:
-    """One unit, then two, then four, and so on.
-
-    Small ones first, so that labelling begins soon and a short shard is shared out among labelers.
-    """
-    size, waiting, waiting_bytes = 1, list[dict[str, Any]](), 0
+def _gathered(units: Iterable[dict[str, Any]], size: ParcelSize) -> Iterator[list[dict[str, Any]]]:
+    wanted, waiting, waiting_bytes = min(size.first, size.most), list[dict[str, Any]](), 0
     for unit in units:
         waiting.append(unit)
         waiting_bytes += sum(len(frame["pixels"]) for frame in unit["frames"])
-        if len(waiting) >= size or waiting_bytes >= most_bytes:
+        if len(waiting) >= wanted or waiting_bytes >= size.most_bytes:
             yield waiting
-            size, waiting, waiting_bytes = min(2 * size, most_units), [], 0
+            wanted, waiting, waiting_bytes = min(2 * wanted, size.most), [], 0
     if waiting:
         yield waiting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up wall-clock seconds by stage; `with stopwatch("encoder"): ...`.
+    """Adds up wall-clock seconds by stage; `with stopwatch("encoder"): ...`. Thread-safe.
 
     On a GPU the work is queued: a stage's seconds are then those that the host spent on it, and
     the wait falls to the stage that reads the answer.
@@ -17,6 +18,7 @@ class Stopwatch:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.total_s = 0.0
         """Of all stages measured here, never taken away."""
@@ -27,12 +29,17 @@ class Stopwatch:
         try:
             yield
         finally:
-            elapsed_s = self._clock() - start
-            self.seconds[stage] += elapsed_s
-            self.total_s += elapsed_s
+            self.add(stage, self._clock() - start)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count what was measured elsewhere."""
+        with self._lock:
+            self.seconds[stage] += seconds
+            self.total_s += seconds
 
     def take(self) -> dict[str, float]:
         """The seconds since the last `take`, by stage."""
-        taken = dict(self.seconds)
-        self.seconds.clear()
+        with self._lock:
+            taken = dict(self.seconds)
+            self.seconds.clear()
         return taken

@@ -131,11 +131,12 @@ def _sides(options: PresetsOptions, clip: LoadedClip, clock: Clock) -> list[Side
     plain = load_clip(ModelConfig(**{**vars(config), "dtype": "float32"}))
 
     def label_frozen(pictures: Pictures) -> object:
-        return frozen.label_frozen(frozen.first_views(pictures))
+        return frozen.label_frozen(frozen.look(frozen.first_views(pictures)))
 
     def label_stream(pictures: Pictures) -> object:
+        seen = realtime.look(realtime.first_views(pictures))
         banks, cameras = [realtime.domains] * len(pictures), [None] * len(pictures)
-        return realtime.label_stream(realtime.first_views(pictures), banks, cameras)
+        return realtime.label_stream(seen, banks, cameras)
 
     def adapt(pictures: Pictures) -> object:
         return [paper.label(picture, f"{n}") for n, picture in enumerate(pictures)]

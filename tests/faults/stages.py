@@ -17,7 +17,7 @@ from mint_stream.bank_actor import RemoteBank
 from mint_stream.bank_exchange import MergeAnswer, Position, Restarted
 from mint_stream.bank_state import Update
 from mint_stream.metrics import Origin
-from mint_stream.parcels import unpack
+from mint_stream.parcels import ParcelSize, unpack
 from mint_stream.run_control import RemoteControl
 from mint_stream.source import ReadConfig
 from mint_stream.storage import RetryPolicy, Store
@@ -103,13 +103,13 @@ class KillingControl(RemoteControl):
 
 
 def killing_read_units(
-    batch: pa.Table, config: ReadConfig, most_units: int, control: KillingControl, origin: Origin
+    batch: pa.Table, config: ReadConfig, size: ParcelSize, control: KillingControl, origin: Origin
 ) -> Iterator[pa.Table]:
     """`read_units`, keeping pace with the rest of the run."""
     plan = control.plan
     assert plan is not None
     plan.register("read")
-    for parcel in dataset.read_units(batch, config, most_units, control, origin):
+    for parcel in dataset.read_units(batch, config, size, control, origin):
         plan.release(_first_number(parcel, config.unit_size))
         plan.register("read")
         yield parcel

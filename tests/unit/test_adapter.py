@@ -80,7 +80,7 @@ def test_the_frozen_answer_is_open_clip_s_own(clip: LoadedClip) -> None:
 def test_many_frozen_answers_at_once_are_the_single_ones(clip: LoadedClip) -> None:
     frozen = adapter(clip, views=1, steps=0)
     views = torch.cat([frozen.views(image(n), str(n)) for n in range(4)])
-    many = frozen.label_frozen(views)
+    many = frozen.label_frozen(frozen.look(views))
     for one, prediction in zip(views, many, strict=True):
         alone = frozen.label_views(one[None])
         assert prediction.label == alone.label == alone.source_label

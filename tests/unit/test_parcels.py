@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_stream.config import PRESETS
-from mint_stream.dataset import units_in_parcel
+from mint_stream.config import PRESETS, ModelConfig, RunConfig
+from mint_stream.dataset import parcel_size
 from mint_stream.flow import UNIT_ROW
-from mint_stream.parcels import InOrder, pack, parcels, unpack
+from mint_stream.parcels import InOrder, ParcelSize, pack, parcels, unpack
 
 
 def units(shard: int, count: int, frame_bytes: int = 3) -> list[dict[str, Any]]:
@@ -57,19 +58,19 @@ def test_what_is_packed_comes_out_again_also_of_several_parcels() -> None:
 
 
 def test_parcels_grow_up_to_their_bound_and_hold_every_unit_in_order() -> None:
-    there = list(parcels(UNIT_ROW, units(0, 20), 0, most_units=8))
+    there = list(parcels(UNIT_ROW, units(0, 20), 0, ParcelSize(most=8)))
     assert [len(names(parcel)) for parcel in there] == [1, 2, 4, 8, 5]
     assert [name for parcel in there for name in names(parcel)] == [f"0-{n}" for n in range(20)]
     assert all(parcel.num_rows == 1 for parcel in there), "Ray Data splits no row"
 
 
 def test_large_images_make_short_parcels() -> None:
-    there = parcels(UNIT_ROW, units(0, 9, frame_bytes=40), 0, most_units=8, most_bytes=100)
+    there = parcels(UNIT_ROW, units(0, 9, frame_bytes=40), 0, ParcelSize(most=8, most_bytes=100))
     assert [len(names(parcel)) for parcel in there] == [1, 2, 3, 3]
 
 
 def test_a_shard_with_nothing_left_has_a_parcel_of_its_own() -> None:
-    (empty,) = parcels(UNIT_ROW, [], 7, most_units=8)
+    (empty,) = parcels(UNIT_ROW, [], 7, ParcelSize(most=8))
     assert names(empty) == []
     assert empty["place"].to_pylist() == [{"shard": 7, "number": 0, "last": True}]
 
@@ -81,7 +82,7 @@ def test_whatever_arrives_first_the_order_is_that_of_the_stream(
     arriving = [
         parcel
         for shard, size in enumerate(sizes)
-        for parcel in parcels(UNIT_ROW, units(shard, size), shard, most_units=4)
+        for parcel in parcels(UNIT_ROW, units(shard, size), shard, ParcelSize(most=4))
     ]
     chance.shuffle(arriving)
     order = InOrder()
@@ -90,7 +91,7 @@ def test_whatever_arrives_first_the_order_is_that_of_the_stream(
 
 
 def test_what_comes_early_waits_and_what_is_due_does_not() -> None:
-    first, second, third = parcels(UNIT_ROW, units(0, 6), 0, most_units=4)
+    first, second, third = parcels(UNIT_ROW, units(0, 6), 0, ParcelSize(most=4))
     order = InOrder()
     assert list(order.due(second)) == []
     assert [names(table) for table in order.due(first)] == [["0-0"], ["0-1", "0-2"]]
@@ -102,4 +103,7 @@ def test_what_comes_early_waits_and_what_is_due_does_not() -> None:
     [("realtime", 16, 16), ("realtime", 128, 2), ("realtime", 1000, 1), ("paper", 16, 1)],
 )
 def test_a_parcel_is_as_long_as_its_units_are_cheap(preset: str, unit_size: int, most: int) -> None:
-    assert units_in_parcel(PRESETS[preset], unit_size) == most
+    model, method = ModelConfig(model="ViT-B-16"), PRESETS[preset]
+    config = RunConfig(input="in", output="out", labels="l.txt", model=model, method=method)
+    assert parcel_size(config, unit_size) == ParcelSize(first=4, most=most)
+    assert parcel_size(replace(config, num_labelers=2), unit_size).first == 1

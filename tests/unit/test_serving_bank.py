@@ -137,7 +137,7 @@ def test_the_frozen_side_is_the_offline_frozen_answer(plan: ServicePlan) -> None
     adapter = world.labeler(plan).adapter
     reader = BankReader(adapter)
     views = torch.cat([reader.view(decode(tiny.png(n)).rgb_HW3) for n in range(6)])
-    frozen = adapter.label_frozen(views, 5)
+    frozen = adapter.label_frozen(adapter.look(views), 5)
     for banks in (None, world.taught(plan, seed=1)):
         if banks is not None:
             reader.banks = reader.load(banks, "shared")
