@@ -79,6 +79,7 @@ class LabelUnits:
         self._hand_on_s = HAND_ON_S if alone else 0.0
         self._labeler: MintLabeler | Exception
         self._ahead: ThreadPoolExecutor | None = None
+        self._idle_since: float | None = None
         self._exits = alone and was_started_again()
         if self._exits:
             return
@@ -100,16 +101,21 @@ class LabelUnits:
         if isinstance(self._labeler, Exception):
             raise self._labeler
         labelled, since = list[dict[str, Any]](), time.monotonic()
+        idle_s = since - (self._idle_since or since)
         due = [batch] if self._order is None else self._order.due(batch)
         for unit, looked in self._looked(chain.from_iterable(map(unpack, due))):
             if self._control.stopping():
                 break
-            labelled.append(self._labeler(unit, None if looked is None else looked.result()))
+            look = None if looked is None else looked.result()
+            labelled.append(self._labeler(unit, look, idle_s))
+            idle_s = 0.0
             if time.monotonic() - since >= self._hand_on_s:
                 yield pack(LABELLED_ROW, labelled)
                 labelled, since = [], time.monotonic()
         if labelled:
             yield pack(LABELLED_ROW, labelled)
+        if not idle_s:  # else it came too early, and the labeler still has nothing to do
+            self._idle_since = time.monotonic()
 
     def _looked(
         self, units: Iterable[dict[str, Any]]

@@ -84,23 +84,28 @@ class MintLabeler:
         with about(unit=unit["unit"], camera=_only_camera(unit)):
             return self._look(unit["frames"])
 
-    def __call__(self, unit: dict[str, Any], looked: Looked | None = None) -> dict[str, Any]:
+    def __call__(
+        self, unit: dict[str, Any], looked: Looked | None = None, idle_s: float = 0.0
+    ) -> dict[str, Any]:
         """`label_unit`, and a line in the log."""
         with about(unit=unit["unit"], camera=_only_camera(unit)):
-            labelled = self.label_unit(unit, looked)
+            labelled = self.label_unit(unit, looked, idle_s)
             log.info("labelled", extra={name: labelled[name] for name in _LOGGED})
         return labelled
 
-    def label_unit(self, unit: dict[str, Any], looked: Looked | None = None) -> dict[str, Any]:
+    def label_unit(
+        self, unit: dict[str, Any], looked: Looked | None = None, idle_s: float = 0.0
+    ) -> dict[str, Any]:
         """Label a unit (flow.UNIT_ROW), merge what it changed in the bank, and only then answer
         (flow.LABELLED_ROW).
 
-        looked: what `look` saw of it, where that was taken before.
+        looked: what `look` saw of it, where that was taken before. idle_s: how long this
+        labeler had nothing to do before.
 
         A frame that cannot be labelled becomes a reject; the rest of the unit is labelled.
         """
         stopwatch = self.adapter.stopwatch
-        stage_seconds = Counter({"decode": unit["read_seconds"]})
+        stage_seconds = Counter({"decode": unit["read_seconds"], "idle": idle_s})
         rejects = [dict(reject) for reject in unit["rejects"]]
         spent_s = self.budget.spent_s if self.budget is not None else 0.0
         seq = 0 if self.bank is None else self._begin(self.bank, unit)

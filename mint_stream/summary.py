@@ -19,8 +19,9 @@ FROZEN = "frozen"
 _BUSY = 0.8
 """Share of its time from which on a part of the run is what the others wait for."""
 
-BESIDE = frozenset({"decode", "commit"})
-"""Stages that run in processes of their own, while the labelers go on."""
+BESIDE = frozenset({"decode", "commit", "idle"})
+"""Stages that run in processes of their own while the labelers go on; and how long these had no
+frame."""
 
 
 class RunFailed(RuntimeError):
@@ -63,7 +64,8 @@ class RunSummary:
     """Part of `seconds` before the first frame was labelled: Ray, listing, loading the model."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage: `views`, `encoder`, `retrieve`, `text`, `step`, `bank` (waiting for the
-    bank server) and `write` in the labelers; `decode` and `commit` beside them."""
+    bank server) and `write` in the labelers; `decode` and `commit` beside them; `idle`: labelers
+    without a frame. Where the encoder looks ahead, it runs while the others do."""
     bank_seq: int | None = None
     """Merges that the bank has seen, over all runs of this output; None where none is kept."""
     stopped: str | None = None
@@ -115,7 +117,9 @@ def bottleneck(summary: RunSummary) -> str | None:
     if not summary.frames or working_s <= 0:
         return None
     inside = {s: t for s, t in summary.stage_seconds.items() if s not in BESIDE}
-    busy = min(1.0, sum(inside.values()) / working_s)
+    idle = summary.stage_seconds.get("idle", 0.0) / working_s
+    # Each is a bound: stages may run at the same time, and a labeler may never have had a frame.
+    busy = max(0.0, min(1.0 - idle, sum(inside.values()) / working_s))
     committing = min(1.0, summary.stage_seconds.get("commit", 0.0) / working_s)
     if busy < _BUSY <= committing:
         return (

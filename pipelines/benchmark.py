@@ -105,7 +105,8 @@ def main() -> int:
     options = tyro.extras.subcommand_cli_from_dict(
         {name: kind for name, (kind, _) in BENCHMARKS.items()}
     )
-    console = Console(highlight=False)
+    # In a file or a pipe as wide as the tables are: figures are never cut.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     measure = next(run for kind, run in BENCHMARKS.values() if isinstance(options, kind))
     try:
         return 1 if measure(options, console) is False else 0

@@ -126,6 +126,9 @@ def test_there_are_colours_in_a_terminal_only() -> None:
         ({"encoder": 3.0, "decode": 1.0, "commit": 9.0}, 1, "commits (90.0 % busy)"),
         ({"encoder": 18.0, "commit": 9.0}, 2, "labelers (90.0 % busy"),
         ({"encoder": 9.0, "commit": 1.0}, 2, "frames, which the labelers (45.0 %"),
+        # The encoder looks ahead: stages add up to more than the time there was.
+        ({"encoder": 7.0, "bank": 5.0, "idle": 3.0}, 1, "frames, which the labelers (70.0 %"),
+        ({"encoder": 9.5, "bank": 5.0, "idle": 0.5}, 1, "labelers (95.0 %"),
     ],
 )
 def test_the_bottleneck_is_what_was_busy_all_the_time(
