@@ -30,7 +30,7 @@ from mint_stream.bank_server import BankConfig, bank_config
 from mint_stream.config import LabelerConfig, RunConfig
 from mint_stream.flow import COMMITTED_ROW, LABELLED_ROW, UNIT_ROW, rows
 from mint_stream.metrics import Origin
-from mint_stream.parcels import InOrder, ParcelSize, pack, parcels, unpack
+from mint_stream.parcels import InOrder, ParcelSize, StreamBroken, pack, parcels, place_of, unpack
 from mint_stream.preflight import Prepared
 from mint_stream.run_control import RemoteControl, was_started_again
 from mint_stream.source import FollowConfig, ReadConfig, ShardSource, read_shard
@@ -100,22 +100,23 @@ class LabelUnits:
             ray.actor.exit_actor()
         if isinstance(self._labeler, Exception):
             raise self._labeler
+        due = [batch] if self._order is None else list(self._order.due(batch))
+        if not due:
+            return
         labelled, since = list[dict[str, Any]](), time.monotonic()
         idle_s = since - (self._idle_since or since)
-        due = [batch] if self._order is None else self._order.due(batch)
         for unit, looked in self._looked(chain.from_iterable(map(unpack, due))):
             if self._control.stopping():
-                break
+                yield pack(LABELLED_ROW, labelled)
+                return
+            if labelled and time.monotonic() - since >= self._hand_on_s:
+                yield pack(LABELLED_ROW, labelled)
+                labelled, since = [], time.monotonic()
             look = None if looked is None else looked.result()
             labelled.append(self._labeler(unit, look, idle_s))
             idle_s = 0.0
-            if time.monotonic() - since >= self._hand_on_s:
-                yield pack(LABELLED_ROW, labelled)
-                labelled, since = [], time.monotonic()
-        if labelled:
-            yield pack(LABELLED_ROW, labelled)
-        if not idle_s:  # else it came too early, and the labeler still has nothing to do
-            self._idle_since = time.monotonic()
+        yield pack(LABELLED_ROW, labelled, place_of(due[-1]))
+        self._idle_since = time.monotonic()
 
     def _looked(
         self, units: Iterable[dict[str, Any]]
@@ -138,10 +139,10 @@ class LabelUnits:
 def commit_units(
     batch: pa.Table, store: Store, bank: RemoteBank | None, origin: Origin, *, again: bool
 ) -> pa.Table:
-    """Parcels of flow.LABELLED_ROW in, of flow.COMMITTED_ROW out; committed in between."""
+    """A parcel of flow.LABELLED_ROW in, one of flow.COMMITTED_ROW out; committed in between."""
     origin.enter()
     committed = sink.commit_units(list(unpack(batch)), store, bank, again=again)
-    return pack(COMMITTED_ROW, committed)
+    return pack(COMMITTED_ROW, committed, place_of(batch))
 
 
 def labelled_units(
@@ -154,7 +155,8 @@ def labelled_units(
 ) -> Generator[dict[str, Any]]:
     """Label the shards in `left` (and with `follow` those that arrive): flow.COMMITTED_ROW rows.
 
-    Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed.
+    Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed, and
+    `StreamBroken` if the only labeler did not get all parcels.
     """
     _set_context()
     gpus, alone = labeler_gpus(config), config.num_labelers == 1
@@ -201,10 +203,16 @@ def labelled_units(
         )
     )
     dataset.set_name(f"label_{origin.run}")
+    place: dict[str, Any] | None = None
     # Nothing ahead: a block that is fetched ahead is handed on only when the next one is there, and
     # with `follow` that may take hours.
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from unpack(batch)
+        # The last one that was handed on as a whole; not told of after a stop.
+        place = next(filter(None, reversed(batch["place"].to_pylist())), place)
+    complete = place is not None and place["shard"] == len(left) - 1 and place["last"]
+    if alone and not (complete or config.follow or control.stopping()):
+        raise StreamBroken(f"the last parcel of {len(left)} shards did not come")
 
 
 def parcel_size(config: RunConfig, unit_size: int) -> ParcelSize:

@@ -17,6 +17,9 @@ import pyarrow as pa
 
 from mint_stream.flow import PLACE, row
 
+_MOST_EARLY = 64
+"""Parcels that wait for one before them: no more than a few are under way to a labeler."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParcelSize:
@@ -40,6 +43,12 @@ def pack(
     """
     units_column = pa.field("units", pa.list_(pa.struct(list(schema))))
     return row(pa.schema([units_column, ("place", PLACE)]), {"units": units, "place": place})
+
+
+def place_of(parcel: pa.Table) -> dict[str, Any]:
+    """The flow.PLACE of a parcel."""
+    place: dict[str, Any] = parcel["place"][0].as_py()
+    return place
 
 
 def unpack(parcels: pa.Table) -> Iterator[dict[str, Any]]:
@@ -81,11 +90,18 @@ def _gathered(units: Iterable[dict[str, Any]], size: ParcelSize) -> Iterator[lis
         yield waiting
 
 
+class StreamBroken(RuntimeError):
+    """Parcels came twice, or do not come: a task was repeated and found another input than before.
+
+    What is committed is whole; what is not has to be handed out anew.
+    """
+
+
 class InOrder:
     """Parcels in the order of the stream, in whatever order they arrive.
 
     Of the tasks that wait at an actor Ray starts whichever it likes. All shards from number 0 on
-    and all parcels of each have to come, each once.
+    and all parcels of each have to come, each once: else `due` raises `StreamBroken`.
     """
 
     def __init__(self) -> None:
@@ -94,8 +110,13 @@ class InOrder:
 
     def due(self, parcel: pa.Table) -> Iterator[pa.Table]:
         """What can be labelled now that `parcel` has arrived."""
-        place = parcel["place"][0].as_py()
-        self._early[place["shard"], place["number"]] = place["last"], parcel
+        place = place_of(parcel)
+        here = place["shard"], place["number"]
+        if here < self._next or here in self._early:
+            raise StreamBroken(f"parcel {here} came twice")
+        self._early[here] = place["last"], parcel
+        if len(self._early) > _MOST_EARLY:
+            raise StreamBroken(f"parcel {self._next} did not come")
         while self._next in self._early:
             (shard, number), (last, following) = self._next, self._early.pop(self._next)
             self._next = (shard + 1, 0) if last else (shard, number + 1)

@@ -29,6 +29,7 @@ from mint_stream.lease import Lease
 from mint_stream.ledger import BankError
 from mint_stream.logs import ray_formats
 from mint_stream.metrics import Origin, RunMetrics
+from mint_stream.parcels import StreamBroken
 from mint_stream.preflight import Prepared, prepare
 from mint_stream.run_control import RemoteControl, start_run_control
 from mint_stream.shards import count_frames, discover
@@ -255,7 +256,7 @@ class Run:
     def _units(
         self, left: list[dict[str, Any]], bank: RemoteBank | None, tally: Tally
     ) -> Generator[dict[str, Any]]:
-        """flow.COMMITTED_ROW rows: of one dataset, and of another one whenever a labeler dies."""
+        """flow.COMMITTED_ROW rows: of one dataset, and of another one if that breaks off."""
         deaths = 0
         while True:
             self._control = start_run_control()
@@ -270,7 +271,9 @@ class Run:
                 return
             except Exception as error:
                 deaths += 1
-                if self.config.num_labelers > 1 or not isinstance(error, RayActorError):
+                broken = isinstance(_cause(error), StreamBroken)
+                died = isinstance(error, RayActorError) and self.config.num_labelers == 1
+                if not (broken or died):
                     raise
                 if self._stopped is not None:
                     return
@@ -280,7 +283,8 @@ class Run:
                         "most often its machine has too little memory; the logs of Ray say more "
                         "(ray logs, or /tmp/ray/session_latest/logs). What was committed is kept"
                     ) from error
-                log.warning("the labeler died: another one goes on with what is not committed")
+                why = "the labeler died" if died else f"the stream broke off ({_cause(error)})"
+                log.warning("%s: another labeler goes on with what is not committed", why)
             finally:
                 self._control.end()
             left = self._left_now(bank, tally)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,12 @@ from mint_stream.run_control import RunControl
 from mint_stream.summary import RunSummary
 
 
-def execute(config: RunConfig, plan: Plan) -> RunSummary:
+def execute(
+    config: RunConfig, plan: Plan, read_units: Callable[..., object] = killing_read_units
+) -> RunSummary:
     """Prepare and execute a run in this process, with the kills of `plan`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "read_units", killing_read_units)
+        patch.setattr(dataset, "read_units", read_units)
         patch.setattr(pipeline, "start_bank_server", functools.partial(_start_bank, plan))
         patch.setattr(pipeline, "start_run_control", functools.partial(_start_control, plan))
         # Checkpoints go on soon after a restart: on one machine no commit is under way for long.

@@ -102,6 +102,14 @@ class Plan:
         process = psutil.Process()
         (self.folder / "pids" / f"{role}-{process.pid}-{process.create_time()}").touch()
 
+    def first_time(self, what: str) -> bool:
+        """Whether nobody has asked this before."""
+        try:
+            (self.folder / f"first-{what}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
     def find(self, role: str) -> psutil.Process | None:
         """A living process that plays `role`, the one that said so last."""
         paths = (self.folder / "pids").glob(f"{role}-*")

@@ -115,6 +115,18 @@ def killing_read_units(
         yield parcel
 
 
+def losing_read_units(
+    batch: pa.Table, config: ReadConfig, size: ParcelSize, control: KillingControl, origin: Origin
+) -> Iterator[pa.Table]:
+    """`read_units`, of which the first attempt loses what comes after the first parcel."""
+    plan = control.plan
+    assert plan is not None
+    for parcel in dataset.read_units(batch, config, size, control, origin):
+        yield parcel
+        if plan.first_time("lost"):
+            return
+
+
 def _first_number(parcel: pa.Table, unit_size: int) -> int:
     """The number of a parcel's first unit among all: the shards have FRAMES each."""
     unit = next(unpack(parcel))

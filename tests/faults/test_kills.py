@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from kills import POINTS, Kill, Plan
 from oracle import Output, check_bank, check_frames, check_same
+from stages import losing_read_units
 from tiny import METHOD
 from world import World
 
@@ -54,6 +55,17 @@ def test_bank_server_and_labeler_die_together(world_on: WorldOn, tmp_path: Path)
         tmp_path, tuple(Kill("bank+labeler", *point, n) for n, point in enumerate(points, start=2))
     )
     world.run(plan)
+    check_survived(plan, world, undisturbed)
+
+
+def test_a_stream_that_loses_a_parcel_is_handed_out_anew(
+    world_on: WorldOn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a read task dies and its repetition finds another input."""
+    world, undisturbed = world_on("local")
+    plan = world.plan(tmp_path)
+    world.run(plan, losing_read_units)
+    assert "the stream broke off" in caplog.text
     check_survived(plan, world, undisturbed)
 
 

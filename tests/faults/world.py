@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import ray
 from armed import execute
 from drivers import Driver
 from kills import Kill, Plan
-from stages import FRAMES
+from stages import FRAMES, killing_read_units
 from tiny import Assets, members, put, tar, write_assets
 
 UNIT = 4
@@ -35,12 +36,14 @@ class World:
         """A plan with its notes in `folder`, for a run with an output of its own."""
         return Plan(folder, f"{self.root}/out-{secrets.token_hex(4)}", kills).prepare()
 
-    def run(self, plan: Plan, **settings: Any) -> None:
+    def run(
+        self, plan: Plan, read_units: Callable[..., object] = killing_read_units, **settings: Any
+    ) -> None:
         """Run in this process, until the run is complete, with frequent checkpoints."""
         assets = Assets(self.folder / "clip", self.folder / "labels.txt")
         small = {"unit_size": UNIT, "checkpoint_every_s": 0.2}
         config = assets.config(f"{self.root}/in", plan.output, **{**small, **settings})
-        execute(config, plan)
+        execute(config, plan, read_units)
 
     def drivers(self, plan: Plan, **settings: Any) -> Driver:
         """A process in which one driver follows the other until one completes the run.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mint_stream.config import PRESETS, ModelConfig, RunConfig
 from mint_stream.dataset import parcel_size
 from mint_stream.flow import UNIT_ROW
-from mint_stream.parcels import InOrder, ParcelSize, pack, parcels, unpack
+from mint_stream.parcels import InOrder, ParcelSize, StreamBroken, pack, parcels, unpack
 
 
 def units(shard: int, count: int, frame_bytes: int = 3) -> list[dict[str, Any]]:
@@ -96,6 +96,28 @@ def test_what_comes_early_waits_and_what_is_due_does_not() -> None:
     assert list(order.due(second)) == []
     assert [names(table) for table in order.due(first)] == [["0-0"], ["0-1", "0-2"]]
     assert [names(table) for table in order.due(third)] == [["0-3", "0-4", "0-5"]]
+
+
+def test_a_parcel_that_comes_twice_is_noticed() -> None:
+    first, second, third = parcels(UNIT_ROW, units(0, 6), 0, ParcelSize(most=4))
+    for before, again in (([first], first), ([first, second], first), ([third], third)):
+        order = InOrder()
+        for parcel in before:
+            list(order.due(parcel))
+        with pytest.raises(StreamBroken, match="twice"):
+            list(order.due(again))
+
+
+def test_a_parcel_that_never_comes_is_noticed() -> None:
+    order = InOrder()
+
+    def send(numbers: range) -> list[pa.Table]:
+        sent = (parcels(UNIT_ROW, units(n, 1), n, ParcelSize(most=4)) for n in numbers)
+        return [due for (parcel,) in sent for due in order.due(parcel)]
+
+    assert send(range(1, 20)) == []
+    with pytest.raises(StreamBroken, match=r"parcel \(0, 0\) did not come"):
+        send(range(20, 100))
 
 
 @pytest.mark.parametrize(
