@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -35,8 +33,9 @@ from mint_stream.run_control import RemoteControl, start_run_control
 from mint_stream.shards import count_frames, discover
 from mint_stream.source import loose_frames, plan, plan_again
 from mint_stream.storage import StorageError
-from mint_stream.summary import BESIDE, RunFailed, RunSummary
+from mint_stream.summary import RunFailed, RunSummary
 from mint_stream.suspects import suspect_units
+from mint_stream.tally import Tally
 from mint_stream.units import Done
 
 log = logging.getLogger(__name__)
@@ -44,50 +43,6 @@ log = logging.getLogger(__name__)
 NAMESPACE = "mint_stream"
 MOST_DEATHS = 3
 """Deaths of the only labeler in a row, with nothing committed in between, that a run survives."""
-
-
-@dataclass
-class Tally:
-    """What a run has committed so far."""
-
-    frames: int = 0
-    units: int = 0
-    abstained: int = 0
-    adapted: int = 0
-    spared: int = 0
-    adapt_s: float = 0.0
-    rejects: Counter[str] = field(default_factory=Counter)
-    stage_seconds: Counter[str] = field(default_factory=Counter)
-    labelling_since: float | None = None
-    """When the first unit reached a labeler, by the monotonic clock."""
-
-    def add(self, unit: dict[str, Any]) -> None:
-        """Count one flow.COMMITTED_ROW."""
-        seconds = json.loads(unit["stage_seconds"])
-        self.stage_seconds.update(seconds)
-        self.adapt_s += unit["adapt_seconds"]
-        if not unit["won"]:
-            return
-        self.units += 1
-        self.frames += unit["labelled"]
-        self.abstained += unit["abstained"]
-        self.adapted += unit["adapted"]
-        self.spared += unit["spared"]
-        self.rejects.update(json.loads(unit["rejected"]))
-        if self.labelling_since is None and unit["labelled"]:
-            in_labeler_s = sum(s for stage, s in seconds.items() if stage not in BESIDE)
-            self.labelling_since = time.monotonic() - in_labeler_s
-
-    def catch_up(self, units: int, frames: int) -> None:
-        """Count what was committed and not told of before a labeler died.
-
-        units, frames: what the run has committed by now, frames labelled or rejected; the ones
-        that were not told of count as labelled.
-        """
-        self.units = units
-        # A shard that is refused is a row, and none of its frames.
-        rejected = sum(self.rejects.values()) - self.rejects["list"]
-        self.frames = max(self.frames, frames - rejected)
 
 
 @dataclass
@@ -270,20 +225,20 @@ class Run:
                         yield unit
                 return
             except Exception as error:
-                deaths += 1
                 broken = isinstance(_cause(error), StreamBroken)
                 died = isinstance(error, RayActorError) and self.config.num_labelers == 1
                 if not (broken or died):
                     raise
                 if self._stopped is not None:
                     return
+                why = "the labeler died" if died else f"the stream broke off ({_cause(error)})"
+                deaths += 1
                 if deaths > MOST_DEATHS:
                     raise RunFailed(
-                        f"the labeler died {deaths} times in a row before it had labelled a unit: "
-                        "most often its machine has too little memory; the logs of Ray say more "
-                        "(ray logs, or /tmp/ray/session_latest/logs). What was committed is kept"
+                        f"{why}, for the {deaths}th time in a row with nothing labelled in "
+                        "between; most often the labeler's machine has too little memory; Ray's "
+                        "logs say more (/tmp/ray/session_latest/logs). What was committed is kept"
                     ) from error
-                why = "the labeler died" if died else f"the stream broke off ({_cause(error)})"
                 log.warning("%s: another labeler goes on with what is not committed", why)
             finally:
                 self._control.end()

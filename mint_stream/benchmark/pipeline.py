@@ -27,11 +27,12 @@ from mint_stream.clip_model import pick_device
 from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConfig, preset
 from mint_stream.dataset import labeler_config, read_config, run_bank
 from mint_stream.labeler import MintLabeler
-from mint_stream.pipeline import Tally, prepare_run, start_ray
+from mint_stream.pipeline import prepare_run, start_ray
 from mint_stream.preflight import prepare
 from mint_stream.shards import count_frames, discover
 from mint_stream.source import Undisturbed, plan, read_shard
 from mint_stream.summary import BESIDE, bottleneck
+from mint_stream.tally import Tally
 from mint_stream.units import Done
 
 MOST_SLOWER = 0.05

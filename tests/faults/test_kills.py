@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from kills import POINTS, Kill, Plan
 from oracle import Output, check_bank, check_frames, check_same
-from stages import losing_read_units
+from stages import DyingLabelUnits, losing_read_units
 from tiny import METHOD
 from world import World
+
+from mint_stream import dataset
+from mint_stream.summary import RunFailed
 
 WorldOn = Callable[[str], tuple[World, Output]]
 
@@ -67,6 +70,15 @@ def test_a_stream_that_loses_a_parcel_is_handed_out_anew(
     world.run(plan, losing_read_units)
     assert "the stream broke off" in caplog.text
     check_survived(plan, world, undisturbed)
+
+
+def test_a_labeler_that_dies_again_and_again_ends_the_run(
+    world_on: WorldOn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _ = world_on("local")
+    monkeypatch.setattr(dataset, "LabelUnits", DyingLabelUnits)
+    with pytest.raises(RunFailed, match=r"the labeler died, for the 4th time .* too little memory"):
+        world.run(world.plan(tmp_path))
 
 
 def test_a_run_is_continued_by_the_next_driver(world_on: WorldOn, tmp_path: Path) -> None:
