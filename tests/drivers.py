@@ -108,20 +108,36 @@ class Driver:
         """Send a signal to the driver alone."""
         os.kill(self.process.pid, number)
 
+    def kill(self, title: str) -> None:
+        """Kill -9 the one process of this driver's whose command line has `title` in it."""
+        (process,) = (p for p in self._own() if _has_title(p, title))
+        process.kill()
+        psutil.wait_procs([process], timeout=30)
+
     def clear(self) -> None:
         """Kill the driver and whatever it started, and wait until they are gone."""
-        own = [process for process in psutil.process_iter() if self._is_own(process)]
+        own = self._own()
         for process in own:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
         psutil.wait_procs(own, timeout=30)
 
+    def _own(self) -> list[psutil.Process]:
+        return [process for process in psutil.process_iter() if self._is_own(process)]
+
     def _is_own(self, process: psutil.Process) -> bool:
         try:
             return process.environ().get(TOKEN) == self.token
         except psutil.Error:
             return False
+
+
+def _has_title(process: psutil.Process, title: str) -> bool:
+    try:
+        return title in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def label_stream(*arguments: str, environment: Mapping[str, str] | None = None) -> Driver:

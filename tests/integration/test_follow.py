@@ -72,6 +72,23 @@ def test_arrivals_are_labelled_until_a_stop_is_asked_for(local: Place) -> None:
     check_bank(output, PRESETS["paper"])
 
 
+def test_a_labeler_that_dies_while_it_waits_is_followed_by_another(local: Place) -> None:
+    ids = put_tars(local.input, shards=1, frames=8)
+    with follow(local) as driver:
+        driver.until(labelled(local, 2), "the first shard is labelled")
+        driver.kill("LabelUnits")
+        ids += put_tars(local.input, shards=1, frames=8, first=1)
+        driver.until(labelled(local, 4), "a tar that arrived afterwards is labelled")
+        ids += put_tars(local.input, shards=1, frames=8, first=2)
+        driver.until(labelled(local, 6), "and another one")
+        driver.interrupt(signal.SIGTERM)
+        assert driver.wait() == 0, driver.err
+        assert "the labeler died: another labeler goes on" in driver.err
+    output = Output.read(local.output)
+    check_frames(output, ids)
+    check_bank(output, PRESETS["paper"])
+
+
 def test_a_second_interrupt_ends_it_at_once(local: Place) -> None:
     put_tars(local.input, shards=1, frames=200)
     with follow(local, "--unit-size", "32") as driver:
