@@ -22,7 +22,7 @@ def world_on(
     def make(place: str) -> tuple[World, Output]:
         folder = tmp_path_factory.mktemp("world")
         on_s3 = f"s3://{s3_server.bucket}/{secrets.token_hex(6)}"
-        world = make_world(folder, shards=6, root=str(folder) if place == "local" else on_s3)
+        world = make_world(folder, shards=8, root=str(folder) if place == "local" else on_s3)
         undisturbed = world.plan(tmp_path_factory.mktemp("undisturbed"))
         world.run(undisturbed)
         return world, Output.read(undisturbed.output)
