@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mint_stream.adapter import MintAdapter
     from mint_stream.config import (
         PRESETS,
         ConfigError,
@@ -20,9 +19,11 @@ if TYPE_CHECKING:
         RunConfig,
         preset,
     )
-    from mint_stream.prediction import Prediction
-    from mint_stream.results import accuracy_by, read_labels, read_rejects, with_truth
-    from mint_stream.summary import RunSummary
+    from mint_stream.method.adapter import MintAdapter
+    from mint_stream.method.prediction import Prediction
+    from mint_stream.output.accuracy import accuracy_by, with_truth
+    from mint_stream.output.read import read_labels, read_rejects
+    from mint_stream.pipeline.summary import RunSummary
 
 __all__ = [
     "PRESETS",
@@ -41,11 +42,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "adapter": ("MintAdapter",),
+    "method.adapter": ("MintAdapter",),
     "config": ("PRESETS", "ConfigError", "MethodConfig", "ModelConfig", "RunConfig", "preset"),
-    "prediction": ("Prediction",),
-    "results": ("accuracy_by", "read_labels", "read_rejects", "with_truth"),
-    "summary": ("RunSummary",),
+    "method.prediction": ("Prediction",),
+    "output.accuracy": ("accuracy_by", "with_truth"),
+    "output.read": ("read_labels", "read_rejects"),
+    "pipeline.summary": ("RunSummary",),
 }
 _HOME = {name: f"mint_stream.{home}" for home, names in _HOMES.items() for name in names}
 

@@ -11,10 +11,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from mint_stream.abstention import Abstention
+from typing import Any, Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 BankScope = Literal["shared", "camera"]
@@ -271,32 +268,6 @@ class RunConfig:
     def keeps_bank(self) -> bool:
         """Whether this run teaches a bank."""
         return self.method.adapts and self.adapt != "off"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelerConfig:
-    """What a labeler needs to know; small, and the same for all labelers of a run."""
-
-    model: ModelConfig
-    method: MethodConfig
-    phrases: tuple[tuple[str, ...], ...]
-    templates: tuple[str, ...]
-    model_hash: str
-    classes_hash: str
-    bank_scope: BankScope = "shared"
-    seed: int = 0
-    relabels: bool = False
-    """Units are labelled again: the bank is read and learns nothing."""
-    shadow: bool = False
-    """The frozen answer stands, and the adapted one is recorded beside it."""
-    adapt_budget: float | None = None
-    top_k: int = 5
-    abstention: Abstention | None = None
-    """When a row carries no label; None if it always does."""
-    labelers: int = 1
-    """How many share the bank."""
-    threads: int | None = None
-    """CPU threads for torch; None leaves torch's own choice."""
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -42,12 +42,12 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
-from mint_stream.adapter import MintAdapter
 from mint_stream.benchmark import bank, memory, pipeline, presets, serve, startup
 from mint_stream.benchmark import exact as exact_benchmark
 from mint_stream.benchmark.exact import ExactOptions, Loop
-from mint_stream.clip_model import LoadedClip
+from mint_stream.clip.model import LoadedClip
 from mint_stream.config import ConfigError
+from mint_stream.method.adapter import MintAdapter
 
 PARITY = Path(__file__).resolve().parent.parent / "tests" / "parity"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from mint_stream.outputs.command import main
+from mint_stream.cli.outputs import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from mint_stream.command import main
+from mint_stream.cli.label import main
 
 if __name__ == "__main__":
     sys.exit(main())

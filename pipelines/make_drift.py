@@ -15,7 +15,7 @@ import tyro
 
 from mint_stream.config import ConfigError
 from mint_stream.evaluation.drift import Drift, read_pictures, write_stream
-from mint_stream.storage import StorageError
+from mint_stream.store.errors import StorageError
 
 
 @dataclass(frozen=True, kw_only=True)

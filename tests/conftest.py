@@ -27,7 +27,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def cluster(s3_server: S3Server) -> Iterator[None]:
     """Ray for all runs in this process; its workers know the S3 server and the tests' modules."""
-    own = [str(Path(__file__).parent / folder) for folder in (".", "faults")]
+    own = [str(Path(__file__).parent / folder) for folder in ("support", "faults")]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", os.pathsep.join([*own, os.environ.get("PYTHONPATH", ".")]))
         use_environment(environment, s3_server.environment())

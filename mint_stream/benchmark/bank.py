@@ -16,12 +16,12 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from mint_stream.bank_actor import RemoteBank, start_bank_server
-from mint_stream.bank_exchange import MergeAnswer
-from mint_stream.bank_server import BankConfig
-from mint_stream.bank_state import Delta
-from mint_stream.pipeline import start_ray
-from mint_stream.storage import Store
+from mint_stream.bank.exchange import MergeAnswer
+from mint_stream.bank.server import BankConfig
+from mint_stream.method.bank_state import Delta
+from mint_stream.pipeline.bank_actor import RemoteBank, start_bank_server
+from mint_stream.pipeline.run import start_ray
+from mint_stream.store.store import Store
 
 _DECAY = (1 - 5e-3 * 0.01) ** 16
 """The factor of a unit of 16 images at one step each."""

@@ -16,12 +16,12 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mint_stream.adapter import MintAdapter
 from mint_stream.benchmark.clock import Clock, pick_clock, timed, where
 from mint_stream.benchmark.floor import count_flops
-from mint_stream.clip_model import LoadedClip, load_clip
+from mint_stream.clip.model import LoadedClip, load_clip
+from mint_stream.clip.model_files import RANDOM_WEIGHTS
 from mint_stream.config import PRESETS, Dtype, ModelConfig
-from mint_stream.model_files import RANDOM_WEIGHTS
+from mint_stream.method.adapter import MintAdapter
 
 
 class Loop(Protocol):

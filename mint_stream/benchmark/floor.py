@@ -27,8 +27,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mint_stream.clip.text_prompt import TextPrompt
 from mint_stream.config import MethodConfig
-from mint_stream.text_prompt import TextPrompt
 
 
 @dataclass(frozen=True)

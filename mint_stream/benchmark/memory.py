@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mint_stream.config import BUNDLED, ConfigError, ModelConfig, RunConfig, preset
-from mint_stream.pipeline import prepare_run, start_ray
-from mint_stream.tally import Tally
+from mint_stream.pipeline.run import prepare_run, start_ray
+from mint_stream.pipeline.tally import Tally
 
 MOST_GROWTH = 0.10
 """Of the resident size at the end over that at one tenth of the run."""

@@ -21,19 +21,21 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from mint_stream.bank_client import BankClient
-from mint_stream.bank_server import BankServer
-from mint_stream.clip_model import pick_device
+from mint_stream.bank.client import BankClient
+from mint_stream.bank.server import BankServer
+from mint_stream.clip.model import pick_device
 from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConfig, preset
-from mint_stream.dataset import labeler_config, read_config, run_bank
-from mint_stream.labeler import MintLabeler
-from mint_stream.pipeline import prepare_run, start_ray
-from mint_stream.preflight import prepare
-from mint_stream.shards import count_frames, discover
-from mint_stream.source import Undisturbed, plan, read_shard
-from mint_stream.summary import BESIDE, bottleneck
-from mint_stream.tally import Tally
-from mint_stream.units import Done
+from mint_stream.input.discovery import discover
+from mint_stream.input.shards import count_frames
+from mint_stream.input.units import Undisturbed, read_shard
+from mint_stream.labeler.labeler import MintLabeler
+from mint_stream.output.done import Done
+from mint_stream.pipeline.parts import labeler_config, read_config, run_bank
+from mint_stream.pipeline.plan import plan
+from mint_stream.pipeline.preflight import prepare
+from mint_stream.pipeline.run import prepare_run, start_ray
+from mint_stream.pipeline.summary import BESIDE, bottleneck
+from mint_stream.pipeline.tally import Tally
 
 MOST_SLOWER = 0.05
 """Share of the bare loop's throughput that the pipeline may cost at steady state."""

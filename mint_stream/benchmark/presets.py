@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mint_stream.adapter import MintAdapter
 from mint_stream.benchmark.clock import Clock, pick_clock, timed, where
-from mint_stream.clip_model import LoadedClip, load_clip, pick_dtype
+from mint_stream.clip.model import LoadedClip, load_clip, pick_dtype
 from mint_stream.config import BUNDLED, PRESETS, Dtype, ModelConfig
-from mint_stream.stopwatch import Stopwatch
+from mint_stream.method.adapter import MintAdapter
+from mint_stream.method.stopwatch import Stopwatch
 
 LEAST_SHARE = 1 / 3
 """Of zero-shot CLIP's throughput, for `realtime`."""

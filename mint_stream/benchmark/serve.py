@@ -21,20 +21,20 @@ from ray.serve.config import HTTPOptions
 from rich.console import Console
 from rich.table import Table
 
-from mint_stream import bank_state, checkpoint
-from mint_stream.bank_state import Banks, BankState
+from mint_stream.bank import checkpoint
 from mint_stream.benchmark.load import HERE, CpuMeter, Load, post_images
 from mint_stream.config import as_dict
 from mint_stream.demo.feed import stream_feed
-from mint_stream.serving import build_app
+from mint_stream.method import bank_state
+from mint_stream.method.bank_state import Banks, BankState
 from mint_stream.serving.answers import Answers
-from mint_stream.serving.application import ONE_LOOP, plan_service
-from mint_stream.serving.intake import decode_upload
+from mint_stream.serving.application import ONE_LOOP, build_app, plan_service
+from mint_stream.serving.http.intake import decode_upload
 from mint_stream.serving.questions import Question
 from mint_stream.serving.replica import min_short_side, open_answers, settle_threads
 from mint_stream.serving.service import ServicePlan
 from mint_stream.serving.settings import read_settings
-from mint_stream.storage import Store
+from mint_stream.store.store import Store
 
 MOST_OVERHEAD = 0.25
 """Share of the labeler's throughput that the service may cost at saturation."""

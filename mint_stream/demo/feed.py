@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mint_stream.demo.backdrop import PLACES, SKIES, TIMES, Camera, make_camera
-from mint_stream.demo.drift import apply
-from mint_stream.demo.objects import LABELS
-from mint_stream.demo.scene import Frame, render, sample_scene
-from mint_stream.shard_writer import write_shard
+from mint_stream.demo.street.backdrop import PLACES, SKIES, TIMES, Camera, make_camera
+from mint_stream.demo.street.drift import apply
+from mint_stream.demo.street.objects import LABELS
+from mint_stream.demo.street.scene import Frame, render, sample_scene
+from mint_stream.input.shard_writer import write_shard
 
 PARTS = 4
 """Shards of each segment, where it has as many frames."""

@@ -22,15 +22,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mint_stream.clip_model import pick_device
+from mint_stream.clip.model import pick_device
 from mint_stream.config import BUNDLED, PRESETS, ConfigError, Dtype, ModelConfig, RunConfig, require
-from mint_stream.console import RunProgress
 from mint_stream.demo.feed import SEGMENTS, parts, write_feed
-from mint_stream.pipeline import prepare_run
-from mint_stream.report import view_run, write_report
-from mint_stream.results import accuracy_by, read_labels, with_truth
-from mint_stream.shards import read_truth
-from mint_stream.summary import RunSummary, print_accuracy
+from mint_stream.input.truth import read_truth
+from mint_stream.output.accuracy import accuracy_by, with_truth
+from mint_stream.output.read import read_labels
+from mint_stream.pipeline.progress import RunProgress
+from mint_stream.pipeline.run import prepare_run
+from mint_stream.pipeline.summary import RunSummary
+from mint_stream.reports.accuracy import print_accuracy
+from mint_stream.reports.report import view_run, write_report
 
 FRAMES = 1216
 _PRESETS = ("frozen", "realtime", "paper")

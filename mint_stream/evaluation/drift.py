@@ -19,9 +19,11 @@ import numpy as np
 
 from mint_stream.config import ConfigError, require
 from mint_stream.evaluation.corruptions import CORRUPTIONS, corrupt, noise_like
-from mint_stream.images import decode
-from mint_stream.shard_writer import Item, write_shard
-from mint_stream.shards import Frame, discover, read_frames
+from mint_stream.input.discovery import discover
+from mint_stream.input.frames import Frame
+from mint_stream.input.images import decode
+from mint_stream.input.shard_writer import Item, write_shard
+from mint_stream.input.shards import read_frames
 
 START = datetime(2026, 1, 1, 6, tzinfo=UTC)
 NOTHING = "nothing"

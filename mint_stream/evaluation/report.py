@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from mint_stream.evaluation.metrics import Bin
 from mint_stream.evaluation.scores import Study
 from mint_stream.evaluation.table import interval, note, overall_rows
-from mint_stream.report import RunView, fill_template
-from mint_stream.report_page import build_page
-from mint_stream.report_plots import Chart, Line, Tick
-from mint_stream.report_samples import read_pictures
-from mint_stream.summary import percent
+from mint_stream.input.pictures import read_pictures
+from mint_stream.reports.page import build_page
+from mint_stream.reports.plots import Chart, Line, Tick
+from mint_stream.reports.report import RunView, fill_template
+from mint_stream.reports.text import percent
 
 _GROUPS = {"domain": "segment", "camera": "camera"}
 
@@ -71,7 +71,9 @@ def render_study(
     title = f"{', '.join(study.presets)} on one stream"
     page = build_page(runs, truth=seen, pictures=pictures, title=title)
     page = dataclasses.replace(page, lead=_lead(study))
-    return fill_template("evaluation.html", page=page, extra=_extra(study, page.columns))
+    extra = _extra(study, page.columns)
+    package = "mint_stream.evaluation"
+    return fill_template("evaluation.html", package=package, page=page, extra=extra)
 
 
 def _against(view: RunView, frozen: RunView) -> RunView:

@@ -13,20 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mint_stream.bank_client import BankClient
-from mint_stream.bank_server import BankServer
-from mint_stream.clip_model import pick_device
-from mint_stream.committed import load_done
+from mint_stream.bank.client import BankClient
+from mint_stream.bank.server import BankServer
+from mint_stream.clip.model import pick_device
 from mint_stream.config import RunConfig
-from mint_stream.dataset import labeler_config, read_config, run_bank
 from mint_stream.evaluation.costs import COSTS
-from mint_stream.labeler import MintLabeler
-from mint_stream.lease import Lease
-from mint_stream.preflight import Prepared, prepare
-from mint_stream.shards import count_frames
-from mint_stream.sink import commit_unit
-from mint_stream.source import Undisturbed, plan, read_shard
-from mint_stream.units import unit_start
+from mint_stream.input.grid import unit_start
+from mint_stream.input.shards import count_frames
+from mint_stream.input.units import Undisturbed, read_shard
+from mint_stream.labeler.labeler import MintLabeler
+from mint_stream.output.commit import commit_unit
+from mint_stream.output.done import load_done
+from mint_stream.output.lease import Lease
+from mint_stream.pipeline.parts import labeler_config, read_config, run_bank
+from mint_stream.pipeline.plan import plan
+from mint_stream.pipeline.preflight import Prepared, prepare
 
 
 def run_preset(

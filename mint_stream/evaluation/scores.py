@@ -26,7 +26,8 @@ from mint_stream.evaluation.metrics import (
     reliability,
     worst_stretch,
 )
-from mint_stream.results import strings, with_truth
+from mint_stream.output.accuracy import with_truth
+from mint_stream.output.read import strings
 
 OVERALL = "overall"
 
@@ -90,7 +91,7 @@ def study(
 ) -> Study:
     """Hold the labels of each preset (as `read_labels` gives them) against the truth.
 
-    truth: as `mint_stream.shards.read_truth`. Frames that not every preset has labelled are left
+    truth: as `input.truth.read_truth`. Frames that not every preset has labelled are left
     out, also where it was not sure enough. Raises `ConfigError` if no frame of a known class is
     left.
     """

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mint_stream.evaluation.metrics import BINS, Interval
 from mint_stream.evaluation.scores import Score, Study
-from mint_stream.summary import percent, points
+from mint_stream.reports.text import percent, points
 
 Shown = Callable[[str], str]
 """From a preset to what stands in its column."""

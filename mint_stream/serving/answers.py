@@ -16,18 +16,18 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 import torch
 
-from mint_stream.bank_client import Bank
-from mint_stream.bank_reader import BankReader
-from mint_stream.bank_state import BankState as BankNumbers
-from mint_stream.bank_state import BankUpdateError
-from mint_stream.checkpoint import RestoreError
-from mint_stream.labeler import MintLabeler
-from mint_stream.ledger import BankError
-from mint_stream.prediction import Cost, Prediction
-from mint_stream.serving.bank_follower import BankFollower, BankState
-from mint_stream.serving.problems import Problem
+from mint_stream.bank.client import Bank
+from mint_stream.bank.ledger import BankError
+from mint_stream.bank.log import RestoreError
+from mint_stream.labeler.labeler import MintLabeler
+from mint_stream.method.bank_state import BankState as BankNumbers
+from mint_stream.method.bank_state import BankUpdateError
+from mint_stream.method.prediction import Cost, Prediction
+from mint_stream.serving.banks.follower import BankFollower, BankState
+from mint_stream.serving.banks.reader import BankReader
+from mint_stream.serving.http.problems import Problem
 from mint_stream.serving.questions import Answer, Outcome, Question
-from mint_stream.storage import StorageError
+from mint_stream.store.errors import StorageError
 
 log = logging.getLogger("ray.serve.mint_stream")
 
@@ -243,7 +243,7 @@ def internal() -> Problem:
 
 
 def _as_unit(unit: str, questions: Sequence[Question]) -> dict[str, Any]:
-    """`flow.UNIT_ROW` of these images."""
+    """`rows.UNIT_ROW` of these images."""
     return {
         "unit": unit,
         "shard_id": unit,

@@ -9,16 +9,16 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
-from mint_stream.bank_server import BankConfig, bank_config
-from mint_stream.class_list import load_class_list
+from mint_stream.bank.server import BankConfig, bank_config
+from mint_stream.clip.class_list import load_class_list
+from mint_stream.clip.model_files import model_identity, vision_shape
 from mint_stream.config import ConfigError
-from mint_stream.model_files import model_identity, vision_shape
-from mint_stream.serving.live_bank import BankKeeper
-from mint_stream.serving.problems import RETRY_AFTER_S
+from mint_stream.serving.banks.live import BankKeeper
+from mint_stream.serving.http.problems import RETRY_AFTER_S
 from mint_stream.serving.replica import Replica
 from mint_stream.serving.service import ServicePlan
 from mint_stream.serving.settings import TOKEN_VARIABLE, Settings, read_settings
-from mint_stream.storage import PREFLIGHT, Store
+from mint_stream.store.store import PREFLIGHT, Store
 
 MAX_ONGOING = 64
 """Requests in one replica; enough to fill batches while others are read and decoded."""

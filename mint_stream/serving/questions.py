@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mint_stream.bank_reader import Reading, Topk
-from mint_stream.prediction import Prediction
-from mint_stream.serving.intake import Picture
-from mint_stream.serving.messages import Label, Score, Shadow
-from mint_stream.serving.problems import Problem
+from mint_stream.method.prediction import Prediction
+from mint_stream.serving.banks.reader import Reading, Topk
+from mint_stream.serving.http.intake import Picture
+from mint_stream.serving.http.messages import Label, Score, Shadow
+from mint_stream.serving.http.problems import Problem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,19 +15,19 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
-from mint_stream.bank_client import Bank, BankClient
-from mint_stream.bank_reader import BankReader
-from mint_stream.bank_watch import BankWatch, CheckpointWatch
-from mint_stream.config import LabelerConfig
-from mint_stream.labeler import MintLabeler
+from mint_stream.bank.client import Bank, BankClient
+from mint_stream.labeler.config import LabelerConfig
+from mint_stream.labeler.labeler import MintLabeler
 from mint_stream.serving.answers import Answers, ReadAnswers, TaughtAnswers
-from mint_stream.serving.api import create_app
-from mint_stream.serving.bank_follower import BankFollower
+from mint_stream.serving.banks.follower import BankFollower
+from mint_stream.serving.banks.live import ActorWatch, KeptBank, find_bank
+from mint_stream.serving.banks.reader import BankReader
+from mint_stream.serving.banks.watch import BankWatch, CheckpointWatch
 from mint_stream.serving.gate import AT_ONCE, Gate
-from mint_stream.serving.live_bank import ActorWatch, KeptBank, find_bank
+from mint_stream.serving.http.api import create_app
 from mint_stream.serving.questions import Outcome, Question
 from mint_stream.serving.service import Service, ServicePlan
-from mint_stream.storage import Store
+from mint_stream.store.store import Store
 
 
 class Replica:

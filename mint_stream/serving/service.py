@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 import mint_stream
-from mint_stream.class_list import ClassList
+from mint_stream.clip.class_list import ClassList
 from mint_stream.serving.answers import Answers, internal
-from mint_stream.serving.intake import Upload, decode_upload
-from mint_stream.serving.messages import Bank, Info, Label, Labels, Limits, Result
-from mint_stream.serving.problems import Problem
+from mint_stream.serving.http.intake import Upload, decode_upload
+from mint_stream.serving.http.messages import Bank, Info, Label, Labels, Limits, Result
+from mint_stream.serving.http.problems import Problem
 from mint_stream.serving.questions import Identity, Outcome, Question, message
 from mint_stream.serving.settings import Settings
 

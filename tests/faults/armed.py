@@ -12,12 +12,13 @@ import ray
 from kills import Plan
 from stages import KillingBank, KillingControl, KillingStore, killing_read_units
 
-from mint_stream import dataset, pipeline
-from mint_stream.bank_actor import start_bank_server
 from mint_stream.config import RunConfig
-from mint_stream.dataset import run_bank
-from mint_stream.run_control import RunControl
-from mint_stream.summary import RunSummary
+from mint_stream.pipeline import dataset
+from mint_stream.pipeline import run as pipeline
+from mint_stream.pipeline.bank_actor import start_bank_server
+from mint_stream.pipeline.control import RunControl
+from mint_stream.pipeline.parts import run_bank
+from mint_stream.pipeline.summary import RunSummary
 
 
 def execute(

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from drivers import wait_until
 
-from mint_stream.storage import Store
+from mint_stream.store.store import Store
 
 OPERATIONS = ("merge", "rejects", "log", "labels", "checkpoint", "manifest", "removal")
 """A unit's merge, its objects; a checkpoint's Parquet, its JSON; the removal of a log object."""

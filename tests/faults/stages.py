@@ -14,16 +14,16 @@ from typing import Any
 import pyarrow as pa
 from kills import Plan
 
-from mint_stream import dataset
-from mint_stream.bank_actor import RemoteBank
-from mint_stream.bank_exchange import MergeAnswer, Position, Restarted
-from mint_stream.bank_state import Update
-from mint_stream.metrics import Origin
-from mint_stream.parcels import ParcelSize, unpack
-from mint_stream.run_control import RemoteControl
-from mint_stream.source import ReadConfig
-from mint_stream.storage import RetryPolicy, Store
-from mint_stream.units import unit_start
+from mint_stream.bank.exchange import MergeAnswer, Position, Restarted
+from mint_stream.input.grid import unit_start
+from mint_stream.input.units import ReadConfig
+from mint_stream.method.bank_state import Update
+from mint_stream.pipeline import dataset
+from mint_stream.pipeline.bank_actor import RemoteBank
+from mint_stream.pipeline.control import RemoteControl
+from mint_stream.pipeline.origin import Origin
+from mint_stream.pipeline.parcels import ParcelSize, unpack
+from mint_stream.store.store import RetryPolicy, Store
 
 FRAMES = 32
 """Frames in each shard of the input."""

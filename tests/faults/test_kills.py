@@ -16,8 +16,8 @@ from stages import DyingLabelUnits, losing_read_units
 from tiny import METHOD
 from world import World
 
-from mint_stream import dataset
-from mint_stream.summary import RunFailed
+from mint_stream.pipeline import dataset
+from mint_stream.pipeline.summary import RunFailed
 
 WorldOn = Callable[[str], tuple[World, Output]]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mint_stream.adapter import MintAdapter
-from mint_stream.bank import retrieval_counts
 from mint_stream.config import Dtype
 from mint_stream.demo.feed import stream_feed
+from mint_stream.method.adapter import MintAdapter
+from mint_stream.method.retrieval import retrieval_counts
 
 pytestmark = [
     pytest.mark.gpu,

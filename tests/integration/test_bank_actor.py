@@ -17,15 +17,15 @@ import pytest
 from bank_work import ENTRIES, PROMPT_ROWS, START, WIDTH, work, write_labels, write_log
 from bank_world import assert_same
 
-from mint_stream import checkpoint
-from mint_stream.bank_actor import RemoteBank, start_bank_server
-from mint_stream.bank_client import BankClient, LocalBank
-from mint_stream.bank_exchange import Fetched, banks_digest
-from mint_stream.bank_files import LogName, read_delta
-from mint_stream.bank_server import BankConfig
-from mint_stream.bank_state import Banks, BankState, BankUpdateError, replay
-from mint_stream.ledger import BankError
-from mint_stream.storage import Store
+from mint_stream.bank import checkpoint
+from mint_stream.bank.client import BankClient, LocalBank
+from mint_stream.bank.exchange import Fetched, banks_digest
+from mint_stream.bank.files import LogName, read_delta
+from mint_stream.bank.ledger import BankError
+from mint_stream.bank.server import BankConfig
+from mint_stream.method.bank_state import Banks, BankState, BankUpdateError, replay
+from mint_stream.pipeline.bank_actor import RemoteBank, start_bank_server
+from mint_stream.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -17,7 +17,7 @@ from s3_server import S3Server
 from tiny import members, put, put_tars, tar
 
 from mint_stream.config import PRESETS
-from mint_stream.storage import Store
+from mint_stream.store.store import Store
 
 FLAGS = {
     "--adapt",

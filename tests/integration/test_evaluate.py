@@ -14,7 +14,7 @@ from oracle import Output, check_frames, check_same
 from places import Place
 from tiny import CLASSES, METHOD, png, put, put_tars, tar
 
-from mint_stream.evaluation.command import main
+from mint_stream.cli.evaluate import main
 from mint_stream.evaluation.costs import read_costs
 from mint_stream.evaluation.run import run_preset
 

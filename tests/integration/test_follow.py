@@ -12,9 +12,9 @@ from places import Place
 from tiny import members, png, put, put_tars, tar
 
 from mint_stream.config import PRESETS
-from mint_stream.run_control import RunControl
-from mint_stream.source import FollowConfig, _arrivals, _Listing
-from mint_stream.storage import Store
+from mint_stream.pipeline.control import RunControl
+from mint_stream.pipeline.source import FollowConfig, _arrivals, _Listing
+from mint_stream.store.store import Store
 
 
 def arguments(place: Place, *more: str) -> list[str]:

@@ -16,14 +16,14 @@ from oracle import Output, check_frames, check_usage
 from places import Place
 from tiny import METHOD, put_tars
 
-from mint_stream.lease import NAME, Lease, LeaseHeld
-from mint_stream.storage import Store
+from mint_stream.output.lease import NAME, Lease, LeaseHeld
+from mint_stream.store.store import Store
 
 BEAT_S = 0.1
 HOLDER = """
 import sys
-from mint_stream.lease import Lease
-from mint_stream.storage import Store
+from mint_stream.output.lease import Lease
+from mint_stream.store.store import Store
 Lease(Store(sys.argv[1]), beat_s=0.1).acquire()
 print("held", flush=True)
 sys.stdin.read()

@@ -14,7 +14,7 @@ from places import Place
 from s3_server import S3Server
 from tiny import members, put, put_tars, tar
 
-from mint_stream import metrics
+from mint_stream.pipeline import metrics
 
 
 def exported(driver: Driver) -> dict[str, float]:

@@ -9,8 +9,9 @@ import pytest
 
 from mint_stream.config import PRESETS, MethodConfig, ModelConfig, RunConfig
 from mint_stream.evaluation.run import run_preset
-from mint_stream.results import accuracy_by, read_labels, with_truth
-from mint_stream.shards import read_truth
+from mint_stream.input.truth import read_truth
+from mint_stream.output.accuracy import accuracy_by, with_truth
+from mint_stream.output.read import read_labels
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 STREAMS, MODEL = SHARED / "streams", SHARED / "models" / "small-photo-clip"

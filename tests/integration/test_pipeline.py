@@ -16,10 +16,10 @@ from places import Place
 from tiny import CLASSES, METHOD, members, parquet, png, put, put_tars, tar
 
 from mint_stream.config import PRESETS, ModelConfig
-from mint_stream.pipeline import prepare_run
-from mint_stream.results import read_labels, read_rejects
-from mint_stream.storage import Store
-from mint_stream.summary import BESIDE, RunFailed
+from mint_stream.output.read import read_labels, read_rejects
+from mint_stream.pipeline.run import prepare_run
+from mint_stream.pipeline.summary import BESIDE, RunFailed
+from mint_stream.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

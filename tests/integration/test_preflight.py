@@ -12,11 +12,11 @@ from places import Place
 from s3_server import S3Server, free_ports
 from tiny import CLASSES, put_tars, write_classes, write_clip
 
-from mint_stream import labeler
-from mint_stream.command import main
+from mint_stream.cli.label import main
 from mint_stream.config import PRESETS
-from mint_stream.preflight import prepare
-from mint_stream.storage import Store
+from mint_stream.labeler import labeler
+from mint_stream.pipeline.preflight import prepare
+from mint_stream.store.store import Store
 
 Refused = Callable[..., str]
 

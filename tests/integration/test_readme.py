@@ -13,8 +13,8 @@ import pytest
 from s3_server import S3Server
 
 from mint_stream.demo.feed import write_feed
-from mint_stream.outputs.verify import verify
-from mint_stream.results import read_labels
+from mint_stream.output.read import read_labels
+from mint_stream.upkeep.verify.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -28,13 +28,12 @@ from places import Place
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from mint_stream.bank_actor import start_bank_server
-from mint_stream.bank_client import BankClient
+from mint_stream.bank.client import BankClient
 from mint_stream.config import PRESETS
-from mint_stream.pipeline import run
-from mint_stream.results import read_labels
-from mint_stream.serving import build_app
-from mint_stream.serving.application import taught_bank
+from mint_stream.output.read import read_labels
+from mint_stream.pipeline.bank_actor import start_bank_server
+from mint_stream.pipeline.run import run
+from mint_stream.serving.application import build_app, taught_bank
 from mint_stream.serving.questions import Answer
 from mint_stream.serving.service import Asked, ServicePlan
 

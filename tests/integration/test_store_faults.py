@@ -11,8 +11,11 @@ import pytest
 from fault_proxy import FaultProxy
 from s3_server import S3Server, use_environment
 
-from mint_stream.shards import Frame, Reject, discover, read_frames
-from mint_stream.storage import ObjectChanged, ObjectMissing, RetryPolicy, StorageError, Store
+from mint_stream.input.discovery import discover
+from mint_stream.input.frames import Frame, Reject
+from mint_stream.input.shards import read_frames
+from mint_stream.store.errors import ObjectChanged, ObjectMissing, StorageError
+from mint_stream.store.store import RetryPolicy, Store
 
 QUICK = RetryPolicy(
     attempts=4, timeout_s=20, wait_initial_s=0.01, wait_max_s=0.02, read_timeout_s=1.0

@@ -24,11 +24,11 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 from trace_files import Trace, TraceError, differences, read_trace
 
-from mint_stream.adapter import MintAdapter, Step
-from mint_stream.bank import Retrieval
-from mint_stream.clip_model import LoadedClip, Preprocess, check_model
+from mint_stream.clip.encoder import ImageEncoder
+from mint_stream.clip.model import LoadedClip, Preprocess, check_model
 from mint_stream.config import ConfigError, MethodConfig
-from mint_stream.encoder import ImageEncoder
+from mint_stream.method.adapter import MintAdapter, Step
+from mint_stream.method.retrieval import Retrieval
 
 TOLERANCE = 1e-6
 FIXED = {"inject_layers": (0,), "betas": (0.9, 0.999), "eps": 1e-8}

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from trace_files import differences
 
-from mint_stream.adapter import MintAdapter
-from mint_stream.bank import assemble, retrieval_counts, retrieve
+from mint_stream.method.adapter import MintAdapter
+from mint_stream.method.retrieval import assemble, retrieval_counts, retrieve
 
 FLOAT64_TOLERANCE = 1e-8
 FLOAT32_TOLERANCE = 1e-3

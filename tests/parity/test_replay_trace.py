@@ -15,7 +15,7 @@ from reference_records import Settings
 from torch import Tensor
 from trace_files import Trace, TraceError, read_trace, write_trace
 
-from mint_stream.encoder import query_blocks
+from mint_stream.clip.encoder import query_blocks
 
 DATA = Path(__file__).resolve().parent / "data"
 FULL_FOLDER = DATA.parents[3] / "shared" / "traces"

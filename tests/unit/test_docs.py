@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from metrics_scrape import watched
 
-from mint_stream import schema
+from mint_stream.output import schema
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -42,5 +42,8 @@ def test_the_metrics_that_are_explained_are_those_that_are_watched() -> None:
 
 def test_files_that_the_readme_names_are_there() -> None:
     text = (ROOT / "README.md").read_text()
+    there = {path.name for path in (ROOT / "mint_stream").rglob("*.py")}
     for name in re.findall(r"`(\w+\.py)`", text):
-        assert (ROOT / "mint_stream" / name).exists(), f"README names {name}"
+        assert name in there, f"README names {name}"
+    for name in re.findall(r"`((?:mint_stream|pipelines)/[\w/]+\.py)`", text):
+        assert (ROOT / name).exists(), f"README names {name}"

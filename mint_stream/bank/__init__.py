@@ -1,0 +1,1 @@
+"""One bank, many replicas: the ledger, its server and clients, its log and checkpoints."""

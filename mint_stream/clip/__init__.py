@@ -1,0 +1,1 @@
+"""A frozen CLIP: its files, its towers, its views and its class list."""

@@ -1,0 +1,212 @@
+"""Loading a CLIP through open_clip, and refusing those on which the method cannot work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mint_stream.clip.model_files import (
+    RANDOM_WEIGHTS,
+    check_name,
+    check_vit,
+    has_quick_gelu,
+    read_config,
+    wants_quick_gelu,
+    weights_file,
+)
+from mint_stream.clip.text_prompt import Tokenizer
+from mint_stream.config import ConfigError, ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How an image becomes the encoder's input; from open_clip's configuration of the model."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedClip:
+    """A frozen CLIP, ready for the method."""
+
+    model: Any
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+    device: torch.device
+    dtype: torch.dtype
+    """Of activations outside linear layers, of the bank and of the context."""
+
+
+def load_clip(config: ModelConfig) -> LoadedClip:
+    """Load, check and freeze the model that `config` names.
+
+    Raises:
+        ConfigError: unknown model or weights, weights that do not fit, or a model on which the
+            method cannot work (see `check_model`).
+    """
+    device, dtype = pick_device(config.device), pick_dtype(config)
+    model, tokenizer = (
+        _load_folder(Path(config.model), config.weights)
+        if Path(config.model).is_dir()
+        else _load_named(config.model, config.weights)
+    )
+    check_model(model, config.model)
+    model.eval().requires_grad_(False)
+    model.to(device=device, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+    if dtype is torch.bfloat16:
+        _linear_layers_to(model, dtype)
+    return LoadedClip(
+        model=model,
+        tokenizer=tokenizer,
+        preprocess=_preprocess(model, config.model),
+        device=device,
+        dtype=torch.float64 if dtype is torch.float64 else torch.float32,
+    )
+
+
+def check_model(model: Any, name: str) -> None:
+    """Refuse a model without what the method reaches into: CLS, plain blocks, causal text.
+
+    Raises:
+        ConfigError: naming the model and the first thing that is missing.
+    """
+    visual = getattr(model, "visual", None)
+    if not isinstance(visual, VisionTransformer):
+        kind = type(visual).__name__ if visual is not None else type(model).__name__
+        raise ConfigError(
+            f"model {name!r} has the image tower {kind}; prompts are injected into the attention "
+            "of a Vision Transformer: choose a ViT of open_clip, such as ViT-B-16"
+        )
+    missing = None
+    if visual.pool_type != "tok" or visual.attn_pool is not None:
+        missing = "a CLS token that becomes the image feature (it pools patches)"
+    elif not all(isinstance(b, ResidualAttentionBlock) for b in visual.transformer.resblocks):
+        missing = "standard attention blocks in the image tower"
+    elif not all(hasattr(model, part) for part in ("token_embedding", "transformer")):
+        missing = "open_clip's own text tower (it has a text tower of another library)"
+    elif model.text_pool_type != "argmax" or model.attn_mask is None:
+        missing = "a causal text tower that is read at the end-of-text token"
+    elif not isinstance(model.text_projection, nn.Parameter):
+        missing = "a plain text projection"
+    if missing:
+        raise ConfigError(f"model {name!r} lacks {missing}; choose a plain CLIP such as ViT-B-16")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda`, `cuda:N`. Raises `ConfigError` if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
+            "use --device cpu, or check the driver with nvidia-smi"
+        )
+    return device
+
+
+def pick_dtype(config: ModelConfig) -> torch.dtype:
+    """Precision of the linear layers. `auto`: bfloat16 where the hardware computes in it."""
+    if config.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, config.dtype)
+        return dtype
+    if pick_device(config.device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _load_folder(folder: Path, weights: str | None) -> tuple[Any, Tokenizer]:
+    config, preprocess = read_config(folder)
+    known = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}
+    check_vit(str(folder), config)
+    model: Any = open_clip.CLIP(**{k: v for k, v in config.items() if k in known})
+    size = model.visual.image_size
+    open_clip.model.set_model_preprocess_cfg(
+        model,
+        {
+            "size": size,
+            "mean": open_clip.OPENAI_DATASET_MEAN,
+            "std": open_clip.OPENAI_DATASET_STD,
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+            **preprocess,
+        },
+    )
+    _load_weights(model, weights_file(folder, weights))
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    return model, tokenizer
+
+
+def _load_weights(model: Any, path: Path) -> None:
+    if path.suffix != ".safetensors":
+        open_clip.load_checkpoint(model, str(path))
+        return
+    state: dict[str, Tensor] = load_file(path)
+    if "token_embedding.rows" in state:
+        # A small model stores only the vocabulary rows that its training captions used.
+        table = torch.zeros_like(model.token_embedding.weight)
+        values = state.pop("token_embedding.values").to(table.dtype)
+        table[state.pop("token_embedding.rows").long()] = values
+        state["token_embedding.weight"] = table
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        details = " ".join(str(error).split())
+        shown = details if len(details) < 300 else f"{details[:300]} ..."
+        raise ConfigError(f"weights {str(path)!r} do not fit the model: {shown}") from None
+
+
+def _load_named(name: str, weights: str | None) -> tuple[Any, Tokenizer]:
+    check_name(name, weights)
+    pretrained = None if weights == RANDOM_WEIGHTS else weights
+    model = open_clip.create_model(
+        name,
+        pretrained=pretrained,
+        device="cpu",
+        # OpenAI's weights want the activation that they were trained with under every name.
+        force_quick_gelu=has_quick_gelu(name) or wants_quick_gelu(name, pretrained),
+    )
+    return model, open_clip.get_tokenizer(name)
+
+
+def _linear_layers_to(model: Any, dtype: torch.dtype) -> None:
+    """Cast what multiplies matrices; layer norms, embeddings and projections stay float32."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.to(dtype)
+        elif isinstance(module, nn.MultiheadAttention):
+            module.in_proj_weight.data = module.in_proj_weight.data.to(dtype)
+            module.in_proj_bias.data = module.in_proj_bias.data.to(dtype)
+
+
+def _preprocess(model: Any, name: str) -> Preprocess:
+    config = open_clip.get_model_preprocess_cfg(model)
+    size = config["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise ConfigError(f"model {name!r} takes {width} x {height} images; it must be a square")
+    if config.get("resize_mode", "shortest") != "shortest":
+        raise ConfigError(
+            f"model {name!r} wants resize_mode {config['resize_mode']!r}; views are made by "
+            "resizing the short side ('shortest')"
+        )
+    return Preprocess(
+        size=height,
+        mean=tuple(config.get("mean", open_clip.OPENAI_DATASET_MEAN)),
+        std=tuple(config.get("std", open_clip.OPENAI_DATASET_STD)),
+        interpolation=config.get("interpolation", "bicubic"),
+    )

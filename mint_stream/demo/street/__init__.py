@@ -1,0 +1,1 @@
+"""A street camera's pictures, rendered."""

@@ -1,0 +1,245 @@
+"""Frames from a Parquet file with a column of encoded images.
+
+Images may be binary, a struct with a `bytes` field (the form in which Hugging Face stores them) or
+lists of uint8. `camera`, `timestamp`, `domain` and `label` are read where there are such columns.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mint_stream.input.frames import (
+    MAX_IMAGE_BYTES,
+    Facts,
+    Frame,
+    FrameIds,
+    Reject,
+    ShardError,
+    parse_facts,
+    path_facts,
+    valid_text,
+)
+from mint_stream.store.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "image_bytes", "bytes", "content", "data")
+"""Names that settle which column holds the images where several could."""
+
+_FACTS = ("camera", "timestamp", "domain", "label")
+_ROWS = 16  # rows in memory at a time
+_MAX_LOST_ROWS = 1_000_000
+
+
+def read_parquet(
+    file: io.BufferedReader,
+    size_bytes: int,
+    uri: str,
+    *,
+    data_from: int | None,
+    image_column: str | None,
+    id_column: str | None,
+) -> Iterator[Frame | Reject]:
+    """A frame for each row; frames from index `data_from` on come with their bytes (None: none).
+
+    Rows of a damaged row group are rejects, one by one. Raises `ShardError` for a file that cannot
+    be read at all.
+    """
+    table, images = open_parquet(file, size_bytes, image_column, id_column)
+    rows = _Rows(uri, id_column, images, path_facts(f"{uri}/"))
+    columns = [column for column in _FACTS if column in table.schema_arrow.names]
+    columns += [id_column] if id_column and id_column not in columns else []
+    for group in range(table.num_row_groups):
+        first, count = rows.index, table.metadata.row_group(group).num_rows
+        wanted = data_from is not None and data_from < first + count
+        try:
+            chosen = [*columns, images] if wanted else columns
+            yield from _group_rows(table, group, count, chosen, rows, data_from)
+        except StorageError:
+            raise
+        except Exception as error:
+            # Arrow meets bytes from anywhere, and fails on some in ways that are not listed.
+            lost = first + count - rows.index
+            if lost > _MAX_LOST_ROWS:
+                raise ShardError(f"row group {group} claims {count:,} rows: {error}") from error
+            message = f"row group {group} of the Parquet file cannot be read: {error}"
+            for identity in _identities(table, group, count, id_column)[count - lost :]:
+                yield rows.reject(identity, type(error).__name__, message)
+
+
+def count_rows(
+    file: io.BufferedReader, size_bytes: int, image_column: str | None, id_column: str | None
+) -> int:
+    """Number of rows. Raises `ShardError` as `read_parquet` does."""
+    table, _ = open_parquet(file, size_bytes, image_column, id_column)
+    return int(table.metadata.num_rows)
+
+
+def open_parquet(
+    file: io.BufferedReader, size_bytes: int, image_column: str | None, id_column: str | None
+) -> tuple[pq.ParquetFile, str]:
+    """The file, and the column that holds its images. Raises `ShardError`."""
+    if size_bytes == 0:
+        raise ShardError("the Parquet file is empty (0 bytes)")
+    try:
+        # Pages are read one after the other: a row group of images may be larger than the memory.
+        table = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+        schema, footer = table.schema_arrow, table.metadata
+        rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+    except StorageError:
+        raise
+    except Exception as error:  # as above: whatever Arrow makes of a damaged footer
+        raise ShardError(f"the Parquet file cannot be read: {error}") from error
+    if any(count < 0 for count in rows) or sum(rows) != footer.num_rows:
+        raise ShardError("the Parquet file cannot be read: its footer contradicts itself")
+    if id_column is not None and id_column not in schema.names:
+        raise ShardError(f"there is no column {id_column!r}; the columns are {_shown(schema)}")
+    return table, _image_column(schema, image_column)
+
+
+def _image_column(schema: pa.Schema, wanted: str | None) -> str:
+    fitting = [field.name for field in schema if _bytes_of(field.type) is not None]
+    if wanted is not None:
+        if wanted not in schema.names:
+            raise ShardError(f"there is no column {wanted!r}; the columns are {_shown(schema)}")
+        if wanted not in fitting:
+            kind = schema.field(wanted).type
+            raise ShardError(
+                f"column {wanted!r} is of type {kind}; images are binary, a struct with a field "
+                "`bytes`, or lists of uint8"
+            )
+        return wanted
+    named = [name for name in IMAGE_COLUMNS if name in fitting]
+    if named or len(fitting) == 1:
+        return (named or fitting)[0]
+    if fitting:
+        raise ShardError(
+            f"several columns could hold the images ({', '.join(fitting)}); choose one "
+            "with --image-column"
+        )
+    raise ShardError(f"there is no column of images; the columns are {_shown(schema)}")
+
+
+def _shown(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none at all"
+
+
+def _bytes_of(kind: pa.DataType) -> Callable[[pa.Scalar], bytes | None] | None:
+    """How an image's bytes are taken from a value of type `kind`; None for other types."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    ):
+        return lambda value: value.as_py()
+    is_list = (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+    if is_list and pa.types.is_uint8(kind.value_type):
+        return lambda value: value.values.to_numpy().tobytes() if value.is_valid else None
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        inner = _bytes_of(kind.field("bytes").type)
+        if inner is not None:
+            take = inner
+            return lambda value: take(value["bytes"]) if value.is_valid else None
+    return None
+
+
+class _Rows:
+    """Turns values of one file's rows into frames and rejects, numbering them."""
+
+    def __init__(self, uri: str, id_column: str | None, images: str, facts: Facts) -> None:
+        self.index = 0
+        self._uri = uri
+        self._ids = FrameIds(uri)
+        self._id_column = id_column
+        self._images = images
+        self._path_facts = facts
+
+    def frame(self, row: dict[str, pa.Scalar], with_data: bool) -> Frame | Reject:
+        """The next row as a frame, or as a reject where its image is null."""
+        identity = _plain(row[self._id_column]) if self._id_column else None
+        data = b""
+        if with_data:
+            value = row[self._images]
+            take = _bytes_of(value.type)
+            found = take(value) if take is not None else None
+            if found is None:
+                return self.reject(identity, "NullImage", f"column {self._images!r} is null here")
+            data = found
+            if len(data) > MAX_IMAGE_BYTES:
+                message = f"the image has {len(data):,} bytes; the limit is {MAX_IMAGE_BYTES:,}"
+                return self.reject(identity, "ImageError", message)
+        facts = parse_facts({name: _plain(row[name]) for name in _FACTS if name in row})
+        member, frame = self._name(identity)
+        item = Frame(frame, self._uri, member, self.index, data, facts.or_else(self._path_facts))
+        self.index += 1
+        return item
+
+    def reject(self, identity: Any, error_type: str, message: str) -> Reject:
+        """The next row as a reject."""
+        member, frame = self._name(identity)
+        item = Reject(frame, self._uri, member, self.index, "read", error_type, message)
+        self.index += 1
+        return item
+
+    def _name(self, identity: Any) -> tuple[str, str]:
+        """Member and frame id: the value of the id column; the row's number where it has none."""
+        if isinstance(identity, bytes):
+            identity = identity.decode("utf-8", "backslashreplace")
+        member = valid_text(str(self.index if identity is None else identity))
+        return member, self._ids.take(member)
+
+
+def _group_rows(
+    table: pq.ParquetFile,
+    group: int,
+    count: int,
+    columns: list[str],
+    rows: _Rows,
+    data_from: int | None,
+) -> Iterator[Frame | Reject]:
+    if not columns:
+        for _ in range(count):
+            yield rows.frame({}, False)
+        return
+    end = rows.index + count
+    for batch in table.iter_batches(_ROWS, row_groups=[group], columns=columns):
+        for at in range(min(batch.num_rows, end - rows.index)):
+            row = {name: batch.column(name)[at] for name in columns}
+            yield rows.frame(row, data_from is not None and rows.index >= data_from)
+    if rows.index < end:  # some damage does not make Arrow fail: it just ends early
+        raise ShardError(f"its last {end - rows.index:,} rows are missing")
+
+
+def _identities(table: pq.ParquetFile, group: int, count: int, id_column: str | None) -> list[Any]:
+    """The ids of a row group whose images cannot be read; None where they cannot be, either."""
+    if id_column is not None:
+        try:
+            ids = table.read_row_group(group, columns=[id_column]).column(id_column).to_pylist()
+            if len(ids) == count:
+                return list(ids)
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            log.debug("the ids cannot be read either: %s", error)
+    return [None] * count
+
+
+def _plain(value: pa.Scalar) -> Any:
+    """A value as Python has it, times in UTC and whole us; None for what Python cannot hold."""
+    try:
+        if pa.types.is_timestamp(value.type):
+            value = value.cast(pa.timestamp("us", tz="UTC"), safe=False)
+        return value.as_py()
+    except (pa.ArrowException, ValueError, OverflowError):
+        return None

@@ -1,0 +1,47 @@
+"""What a shard is: where it lies, and the objects that it consists of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["tar", "parquet", "images"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One object that a shard consists of: its name below the shard's root, its size in bytes."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard as it was found. Its id changes when its content does."""
+
+    uri: str
+    id: str
+    kind: Kind
+    root: str
+    """Address of the store below which its members are."""
+    members: tuple[Member, ...]
+    """The file itself, or the loose images."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all members together."""
+        return sum(member.size_bytes for member in self.members)
+
+    def to_json(self) -> str:
+        """The shard as ASCII text, whatever bytes its names hold."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Shard:
+        """The shard that `to_json` wrote."""
+        fields = json.loads(text)
+        fields["members"] = tuple(Member(**member) for member in fields["members"])
+        return cls(**fields)

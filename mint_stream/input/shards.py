@@ -1,0 +1,129 @@
+"""From an address to shards, and from a shard to frames, one after the other.
+
+A shard is a tar in WebDataset form, a Parquet file with a column of images, or up to `unit_size`
+loose images of one folder. Whatever is wrong with one costs its own row: `read_frames` yields a
+`Reject` in its place and never fails on what a shard holds, only where the store does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator
+
+from mint_stream.input.discovery import discover
+from mint_stream.input.frames import (
+    Frame,
+    Reject,
+    ShardError,
+)
+from mint_stream.input.loose import loose_items
+from mint_stream.input.parquet import count_rows, read_parquet
+from mint_stream.input.shard import Member, Shard
+from mint_stream.input.tar import count_tar, read_tar
+from mint_stream.store.errors import ObjectChanged, ObjectMissing
+from mint_stream.store.store import Store
+
+__all__ = [
+    "Frame",
+    "Member",
+    "Reject",
+    "Shard",
+    "count_frames",
+    "discover",
+    "read_frames",
+    "read_ids",
+]
+
+
+def read_frames(
+    shard: Shard,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    store: Store | None = None,
+) -> Iterator[Frame | Reject]:
+    """Everything that `shard` yields from index `start` up to before `stop`, in a stable order.
+
+    A few items of a shard are in memory at a time: an image waits for its sidecar, loose images
+    are fetched ahead, a Parquet file is read by its pages (which hold up to 1,024 images where the
+    writer was not told otherwise). A damaged shard yields what comes before the damage and then one
+    `Reject` without a frame, which has an index like any other item.
+
+    Raises `StorageError` where the store fails; an object that is gone or was overwritten since it
+    was listed is a reject.
+    """
+    items = all_items(shard, store, image_column, id_column, start)
+    with contextlib.closing(items):
+        yield from itertools.islice(items, start, stop)
+
+
+def read_ids(
+    shard: Shard, *, image_column: str | None = None, id_column: str | None = None
+) -> Iterator[str]:
+    """The frame ids of everything that `read_frames` yields, found without reading images."""
+    items = all_items(shard, None, image_column, id_column, None)
+    return (item.frame for item in items if item.frame is not None)
+
+
+def count_frames(
+    shard: Shard,
+    *,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    store: Store | None = None,
+) -> int:
+    """How many items `read_frames` yields for `shard`, found without reading its images.
+
+    A Parquet file costs its footer, a plain tar its headers, a gzipped one all of it.
+    """
+    if shard.kind == "images":
+        return len(shard.members)
+    store = store or Store(shard.root)
+    member = shard.members[0]
+    try:
+        with store.open(member.name) as file:
+            if shard.kind == "tar":
+                return count_tar(file, member.size_bytes, shard.uri)
+            return count_rows(file, member.size_bytes, image_column, id_column)
+    except (ShardError, ObjectMissing, ObjectChanged):
+        return 1
+
+
+def all_items(
+    shard: Shard,
+    store: Store | None,
+    image_column: str | None,
+    id_column: str | None,
+    data_from: int | None,
+) -> Generator[Frame | Reject]:
+    """All items from index 0; those from `data_from` on with their bytes (None: none of them)."""
+    store = store or Store(shard.root)
+    if shard.kind == "images":
+        yield from loose_items(shard, store, data_from)
+        return
+    member = shard.members[0]
+    index = 0
+    try:
+        with store.open(member.name) as file:
+            if shard.kind == "tar":
+                items = read_tar(file, member.size_bytes, shard.uri, data_from=data_from)
+            else:
+                items = read_parquet(
+                    file,
+                    member.size_bytes,
+                    shard.uri,
+                    data_from=data_from,
+                    image_column=image_column,
+                    id_column=id_column,
+                )
+            for item in items:
+                yield item
+                index += 1
+    except (ShardError, ObjectMissing, ObjectChanged) as error:
+        cause = error.__cause__ if isinstance(error, ShardError) and error.__cause__ else error
+        kind = type(cause).__name__
+        size = member.size_bytes
+        yield Reject(None, shard.uri, None, index, "read", kind, str(error), size)

@@ -1,0 +1,1 @@
+"""One unit in, one labelled unit out."""

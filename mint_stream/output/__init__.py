@@ -1,0 +1,1 @@
+"""What one output is: names, schema, commit, what is done, settings, reading."""

@@ -1,0 +1,41 @@
+"""Which frames of which shard are labelled already, told from the names of committed objects.
+
+A unit is up to `unit_size` consecutive frames of one shard. Units lie on a grid: they end at the
+next multiple of `unit_size` or at the shard's end, unless `--limit` cut one short; what it left
+becomes a unit of its own in a later run, so within a grid cell the labelled frames are a prefix.
+
+What a store holds for this, all of it readable from names alone:
+
+    labels/<shard id>-<start>.parquet     the unit is committed
+    shards/<shard id>-<frames>            the shard has so many frames
+    partial/<shard id>-<start>            the unit may have been cut short: its labels say
+"""
+
+from __future__ import annotations
+
+from mint_stream.input.grid import DIGITS
+
+
+def labels_name(unit: str) -> str:
+    """Object whose existence means that `unit` is committed."""
+    return f"labels/{unit}.parquet"
+
+
+def rejects_name(unit: str) -> str:
+    """Object with the unit's rejects, where it has any."""
+    return f"rejects/{unit}.parquet"
+
+
+def relabelled_name(unit: str) -> str:
+    """Object with rows of `unit` that stand in place of those in its labels."""
+    return f"relabelled/{unit}.parquet"
+
+
+def partial_name(unit: str) -> str:
+    """Marker of a unit that ended before its grid cell and its shard did."""
+    return f"partial/{unit}"
+
+
+def shard_end_name(shard: str, frames: int) -> str:
+    """Marker that says how many frames a shard has."""
+    return f"shards/{shard}-{frames:0{DIGITS}d}"

@@ -1,0 +1,157 @@
+"""The dataset of a run: discover -> read_units -> LabelUnits -> commit_units, in one Ray Data plan.
+
+ShardSource    hands out shards that are not done           (one task, a generator)
+read_units     yields each shard's units, decoded           (CPU tasks)
+LabelUnits     labels a unit and merges what it changed     (one actor a labeler)
+commit_units   rejects, bank log, labels: create-only PUTs  (CPU tasks)
+
+From stage to stage units travel in `parcels`; the stages themselves are in `stages`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+from mint_stream.config import RunConfig
+from mint_stream.pipeline.bank_actor import RemoteBank
+from mint_stream.pipeline.control import RemoteControl
+from mint_stream.pipeline.origin import Origin
+from mint_stream.pipeline.parcels import ParcelSize, StreamBroken, unpack
+from mint_stream.pipeline.parts import labeler_config, read_config
+from mint_stream.pipeline.preflight import Prepared
+from mint_stream.pipeline.source import FollowConfig, ShardSource
+from mint_stream.pipeline.stages import LabelUnits, commit_units, read_units
+
+PARCEL_PASSES = 256
+"""Encoder passes that labelling a parcel takes, unless a single unit takes more."""
+
+
+def labelled_units(
+    config: RunConfig,
+    prepared: Prepared,
+    left: list[dict[str, Any]],
+    control: RemoteControl,
+    bank: RemoteBank | None,
+    origin: Origin,
+) -> Generator[dict[str, Any]]:
+    """Label the shards in `left` (and with `follow` those that arrive): rows.COMMITTED_ROW rows.
+
+    Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed, and
+    `StreamBroken` if the only labeler did not get all parcels.
+    """
+    _set_context()
+    gpus, alone = labeler_gpus(config), config.num_labelers == 1
+    dataset = (
+        ray.data.read_datasource(
+            ShardSource(left, control, _follow_config(config, prepared)),
+            override_num_blocks=1,
+            num_cpus=0.01,
+        )
+        .map_batches(
+            read_units,
+            fn_args=(
+                read_config(config, prepared),
+                parcel_size(config, prepared.unit_size),
+                control,
+                origin,
+            ),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=reader_cpus(),
+        )
+        .map_batches(
+            LabelUnits,
+            fn_constructor_args=(labeler_config(config, prepared, gpus), bank, control, origin),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                size=config.num_labelers,
+                # Enough that a labeler goes on until Ray Data looks the next time.
+                max_tasks_in_flight_per_actor=4 if alone else 2,
+            ),
+            num_cpus=labeler_cpus(config),
+            num_gpus=gpus,
+        )
+        .map_batches(
+            commit_units,
+            fn_args=(prepared.store, bank, origin),
+            fn_kwargs={"again": config.relabel_suspect},
+            batch_size=1,
+            batch_format="pyarrow",
+            # With one labeler units are committed in the order in which they were merged.
+            compute=TaskPoolStrategy(size=1 if alone else None),
+            num_cpus=0.1,
+        )
+    )
+    dataset.set_name(f"label_{origin.run}")
+    place: dict[str, Any] | None = None
+    # Nothing ahead: a block that is fetched ahead is handed on only when the next one is there, and
+    # with `follow` that may take hours.
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from unpack(batch)
+        # The last one that was handed on as a whole; not told of after a stop.
+        place = next(filter(None, reversed(batch["place"].to_pylist())), place)
+    complete = place is not None and place["shard"] == len(left) - 1 and place["last"]
+    if alone and not (complete or config.follow or control.stopping()):
+        raise StreamBroken(f"the last parcel of {len(left)} shards did not come")
+
+
+def parcel_size(config: RunConfig, unit_size: int) -> ParcelSize:
+    """Up to 256 frames where one pass labels a frame, one unit for `paper`."""
+    passes = config.method.views * (1 + config.method.steps)
+    most = max(1, PARCEL_PASSES // (passes * unit_size))
+    return ParcelSize(first=4 if config.num_labelers == 1 else 1, most=most)
+
+
+def labeler_gpus(config: RunConfig) -> float:
+    """GPUs for each labeler: a whole one if there are enough, a share if not, none on a CPU."""
+    if config.model.device == "cpu":
+        return 0
+    there = ray.cluster_resources().get("GPU", 0)
+    share = there / config.num_labelers
+    return float(min(1.0, math.floor(share * 100) / 100)) if there else 0.0
+
+
+def labeler_cpus(config: RunConfig) -> float:
+    """CPUs that Ray keeps for each labeler: half of them at most, so that reading goes on."""
+    there = ray.cluster_resources().get("CPU", 1)
+    return float(min(0.5, math.floor(there / 2 / config.num_labelers * 100) / 100))
+
+
+def reader_cpus() -> float:
+    """CPUs that Ray keeps for each read task: half of one, so that two share a core.
+
+    More of them would wait less for a distant store, and take the labelers' time on a CPU. Never
+    those of a labeler, which have two digits: Ray Data makes one stage of two that ask for the
+    same, and whole shards would be read within the labelers.
+    """
+    return 0.505 if ray.cluster_resources().get("CPU", 1) >= 2 else 0.255
+
+
+def _set_context() -> None:
+    context = DataContext.get_current()
+    # Every unit is handed on at once.
+    context.target_max_block_size = 1
+    # Units reach the labelers in the order of the stream, whichever was read first.
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.issue_detectors_config.detectors = []
+    context.raise_original_map_exception = True
+
+
+def _follow_config(config: RunConfig, prepared: Prepared) -> FollowConfig | None:
+    if not config.follow:
+        return None
+    return FollowConfig(
+        input=config.input,
+        output=prepared.store,
+        unit_size=prepared.unit_size,
+        poll_s=config.poll_s,
+        known=frozenset(shard.id for shard in prepared.shards),
+    )

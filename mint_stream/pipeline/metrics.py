@@ -1,0 +1,161 @@
+"""What a run tells Prometheus, through Ray's metrics export: few numbers, all named `mint_...`.
+
+Ray puts `ray_` in front and `_total` behind a counter: `ray_mint_frames_total{output="..."}`.
+
+Units are counted by the driver, when they are committed: a retry counts once, and a metric costs
+microseconds a unit. Retries of the store and checkpoints are counted where they happen.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+MOST_CAMERAS = 100
+"""Cameras with series of their own; the others' frames are counted together, as `others`."""
+_COMMIT_SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+_AGAIN_S = 1.0
+"""Between two times that a gauge is set; the shortest interval at which Ray exports."""
+_REJECT_STAGES = ("list", "read", "decode", "label")
+_NOTHING = 1e-300
+"""What a counter begins with: Ray refuses to add 0, and anything added to this is itself."""
+
+
+class RunMetrics:
+    """What the driver knows: the run itself, and each unit once it is committed."""
+
+    def __init__(self, output: str, *, follow: bool) -> None:
+        self._tags = {"output": output}
+        self._active = _gauge("run_active", "1 while a run labels into this output", "follow")
+        self._active_tags = {**self._tags, "follow": str(follow).lower()}
+        self._frames = counter("frames", "Frames labelled and committed")
+        self._adapted = counter("adapted_frames", "Frames whose adapted answer stands")
+        self._spared = counter("spared_frames", "Frames that an adaptation budget had no time for")
+        self._abstained = counter("abstained_frames", "Frames without a label: not sure enough")
+        self._rejects = counter("rejects", "Rows written to rejects/", "stage")
+        self._seconds = counter("stage_seconds", "Seconds spent, by stage", "stage")
+        self._commit = Histogram(
+            "mint_commit_seconds",
+            "Seconds from a unit's first PUT until it is committed",
+            boundaries=_COMMIT_SECONDS,
+            tag_keys=("output",),
+        )
+        self._seq = _gauge("bank_seq", "Merges that the bank has seen")
+        self._merges = 0
+        self._staleness = _gauge(
+            "bank_staleness", "Merges of other labelers that the latest unit had not seen"
+        )
+        self._drift = _gauge(
+            "drift_score", "How far a camera lies from its bank's first domain", "camera"
+        )
+        self._guard = counter("guard_frames", "Frames by what the guard said", "state", "camera")
+        self._cameras: set[str] = set()
+        self._gauges = (self._active, self._seq, self._staleness, self._drift)
+
+    def start(self) -> None:
+        """The run labels from now on."""
+        self._active.set(1, self._active_tags)
+        # Prometheus sees what is added to a counter that it knows; the first value is no increase.
+        self._inc(self._frames, _NOTHING)
+        self._inc(self._adapted, _NOTHING)
+        self._inc(self._spared, _NOTHING)
+        self._inc(self._abstained, _NOTHING)
+        for stage in _REJECT_STAGES:
+            self._inc(self._rejects, _NOTHING, stage=stage)
+
+    def add(self, unit: dict[str, Any]) -> None:
+        """Count one rows.COMMITTED_ROW."""
+        seconds = json.loads(unit["stage_seconds"])
+        for stage, spent_s in seconds.items():
+            self._inc(self._seconds, spent_s, stage=stage)
+        self._commit.observe(seconds["commit"], self._tags)
+        if not unit["won"]:
+            return
+        self._inc(self._frames, unit["labelled"])
+        self._inc(self._adapted, unit["adapted"])
+        self._inc(self._spared, unit["spared"])
+        self._inc(self._abstained, unit["abstained"])
+        for stage, rejects in json.loads(unit["rejected"]).items():
+            self._inc(self._rejects, rejects, stage=stage)
+        if unit["bank_seq"] is not None:
+            # Units of several labelers are committed in any order.
+            self._merges = max(self._merges, unit["bank_seq"])
+            self._seq.set(self._merges, self._tags)
+        self._staleness.set(unit["bank_staleness"], self._tags)
+        for camera, about in json.loads(unit["cameras"]).items():
+            self._add_camera(camera, about)
+
+    def _add_camera(self, camera: str, about: dict[str, Any]) -> None:
+        if len(self._cameras) < MOST_CAMERAS:
+            self._cameras.add(camera)
+        if camera in self._cameras:
+            self._drift.set(about["drift"], {**self._tags, "camera": camera})
+        else:
+            camera = "others"
+        self._inc(self._guard, about["frames"], state=about["guard"], camera=camera)
+
+    def end(self) -> None:
+        """The run labels no more."""
+        self._active.set(0, self._active_tags)
+        for gauge in self._gauges:
+            gauge.rest()
+
+    def _inc(self, counter: Counter, by: float, **tags: str) -> None:
+        if by > 0:
+            counter.inc(by, {**self._tags, **tags})
+
+
+class CheckpointMetrics:
+    """What the bank server knows."""
+
+    def __init__(self, output: str) -> None:
+        self._seq = _gauge(
+            "bank_checkpoint_seq", "Merges that this run's newest checkpoint holds; 0 before"
+        )
+        self._tags = {"output": output}
+        self.saved(0)
+
+    def saved(self, seq: int) -> None:
+        """A checkpoint of `seq` merges is down."""
+        self._seq.set(seq, self._tags)
+
+
+class KeptGauge:
+    """A gauge that stays in view: Ray forgets a value that was not set for two export intervals."""
+
+    def __init__(self, name: str, what: str, tags: tuple[str, ...]) -> None:
+        self._gauge = Gauge(name, what, tag_keys=tags)
+        self._values: dict[tuple[tuple[str, str], ...], float] = {}
+        self._lock = threading.Lock()
+        self._resting = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"keep {name}", daemon=True)
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        """Show `value` from now on, until another one is set."""
+        with self._lock:
+            self._values[tuple(tags.items())] = value
+            self._gauge.set(value, tags)
+            if self._thread.ident is None:
+                self._thread.start()
+
+    def rest(self) -> None:
+        """Let Ray forget the values."""
+        self._resting.set()
+
+    def _keep(self) -> None:
+        while not self._resting.wait(_AGAIN_S):
+            with self._lock:
+                for tags, value in self._values.items():
+                    self._gauge.set(value, dict(tags))
+
+
+def counter(name: str, what: str, *tags: str) -> Counter:
+    """A counter of this package, tagged with the output and `tags`."""
+    return Counter(f"mint_{name}", what, tag_keys=("output", *tags))
+
+
+def _gauge(name: str, what: str, *tags: str) -> KeptGauge:
+    return KeptGauge(f"mint_{name}", what, ("output", *tags))

@@ -1,0 +1,123 @@
+"""Several units as one row, for their way through Ray Data.
+
+Ray Data looks for finished tasks every tenth of a second, and each task costs its driver some 20 ms
+of work: a small model labels a unit in less. So what travels between stages are parcels,
+consecutive units of one shard. A parcel is one row, because Ray Data may split blocks and never
+rows; and what is in it depends on the units alone, not on time: of a task that is repeated Ray
+takes what the first attempt has handed on as handed on, by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mint_stream.pipeline.rows import PLACE, row
+
+_MOST_EARLY = 64
+"""Parcels that wait for one before them: no more than a few are under way to a labeler."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParcelSize:
+    """How many units a shard's parcels hold: `first`, then twice as many, up to `most`.
+
+    Small ones first, so that labelling begins soon and a short shard is shared out among labelers.
+    """
+
+    first: int = 1
+    most: int
+    most_bytes: int = 32 * 2**20
+    """Of pixels in a parcel, unless a single unit has more."""
+
+
+def pack(
+    schema: pa.Schema, units: Sequence[Mapping[str, Any]], place: Mapping[str, Any] | None = None
+) -> pa.Table:
+    """Units (values of `schema`, as `flow` has them) as a table of one row.
+
+    place: a rows.PLACE, for parcels that `InOrder` is to put in order.
+    """
+    units_column = pa.field("units", pa.list_(pa.struct(list(schema))))
+    return row(pa.schema([units_column, ("place", PLACE)]), {"units": units, "place": place})
+
+
+def place_of(parcel: pa.Table) -> dict[str, Any]:
+    """The rows.PLACE of a parcel."""
+    place: dict[str, Any] = parcel["place"][0].as_py()
+    return place
+
+
+def unpack(parcels: pa.Table) -> Iterator[dict[str, Any]]:
+    """The units of all rows of a table, in order, each converted when its turn comes."""
+    for chunk in parcels["units"].chunks:
+        structs = chunk.flatten()
+        for index in range(len(structs)):
+            yield structs[index].as_py()
+
+
+def parcels(
+    schema: pa.Schema,
+    units: Iterable[dict[str, Any]],
+    shard: int,
+    size: ParcelSize,
+) -> Iterator[pa.Table]:
+    """The units of a shard (rows.UNIT_ROW) as parcels; an empty one if there are none.
+
+    shard: its number among those that are handed out.
+    """
+    number, waiting = 0, list[dict[str, Any]]()
+    for gathered in _gathered(units, size):
+        if waiting:
+            yield pack(schema, waiting, {"shard": shard, "number": number, "last": False})
+            number += 1
+        waiting = gathered
+    yield pack(schema, waiting, {"shard": shard, "number": number, "last": True})
+
+
+def _gathered(units: Iterable[dict[str, Any]], size: ParcelSize) -> Iterator[list[dict[str, Any]]]:
+    wanted, waiting, waiting_bytes = min(size.first, size.most), list[dict[str, Any]](), 0
+    for unit in units:
+        waiting.append(unit)
+        waiting_bytes += sum(len(frame["pixels"]) for frame in unit["frames"])
+        if len(waiting) >= wanted or waiting_bytes >= size.most_bytes:
+            yield waiting
+            wanted, waiting, waiting_bytes = min(2 * wanted, size.most), [], 0
+    if waiting:
+        yield waiting
+
+
+class StreamBroken(RuntimeError):
+    """Parcels came twice, or do not come: a task was repeated and found another input than before.
+
+    What is committed is whole; what is not has to be handed out anew.
+    """
+
+
+class InOrder:
+    """Parcels in the order of the stream, in whatever order they arrive.
+
+    Of the tasks that wait at an actor Ray starts whichever it likes. All shards from number 0 on
+    and all parcels of each have to come, each once: else `due` raises `StreamBroken`.
+    """
+
+    def __init__(self) -> None:
+        self._next = (0, 0)
+        self._early: dict[tuple[int, int], tuple[bool, pa.Table]] = {}
+
+    def due(self, parcel: pa.Table) -> Iterator[pa.Table]:
+        """What can be labelled now that `parcel` has arrived."""
+        place = place_of(parcel)
+        here = place["shard"], place["number"]
+        if here < self._next or here in self._early:
+            raise StreamBroken(f"parcel {here} came twice")
+        self._early[here] = place["last"], parcel
+        if len(self._early) > _MOST_EARLY:
+            raise StreamBroken(f"parcel {self._next} did not come")
+        while self._next in self._early:
+            (shard, number), (last, following) = self._next, self._early.pop(self._next)
+            self._next = (shard + 1, 0) if last else (shard, number + 1)
+            yield following

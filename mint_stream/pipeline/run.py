@@ -1,0 +1,337 @@
+"""The run: what is prepared, watched and told about while the dataset labels what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from mint_stream.bank.ledger import BankError
+from mint_stream.bank.log import RestoreError
+from mint_stream.config import ConfigError, RunConfig
+from mint_stream.input.discovery import discover
+from mint_stream.input.shards import count_frames
+from mint_stream.input.units import loose_frames
+from mint_stream.logs import ray_formats
+from mint_stream.output.done import Done, load_done, settled_frames
+from mint_stream.output.lease import Lease
+from mint_stream.output.suspects import suspect_units
+from mint_stream.pipeline.bank_actor import RemoteBank, start_bank_server
+from mint_stream.pipeline.control import RemoteControl, start_run_control
+from mint_stream.pipeline.dataset import labelled_units
+from mint_stream.pipeline.metrics import RunMetrics
+from mint_stream.pipeline.origin import Origin
+from mint_stream.pipeline.parcels import StreamBroken
+from mint_stream.pipeline.parts import run_bank
+from mint_stream.pipeline.plan import plan, plan_again
+from mint_stream.pipeline.preflight import Prepared, prepare
+from mint_stream.pipeline.signals import stop_on_signals
+from mint_stream.pipeline.summary import RunFailed, RunSummary
+from mint_stream.pipeline.tally import Tally
+from mint_stream.reports.camera_events import CameraEvents
+from mint_stream.store.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "mint_stream"
+MOST_DEATHS = 3
+"""Deaths of the only labeler in a row, with nothing committed in between, that a run survives."""
+
+
+@dataclass
+class Run:
+    """A prepared run: what is left to do, and who watches it.
+
+    Args:
+        on_start: called once with (frames already done, shards left).
+        on_commit: called after each committed unit with the tally so far.
+    """
+
+    config: RunConfig
+    prepared: Prepared
+    on_start: Callable[[int, int], None]
+    on_commit: Callable[[Tally], None]
+    handle_signals: bool = False
+    """Take SIGTERM and Ctrl-C as requests to stop in an orderly way while labelling."""
+    log_json: bool = False
+    """Have Ray format the log lines of all processes as JSON."""
+    origin: Origin = field(init=False)
+    _stopped: str | None = None
+    _lease_lost: bool = False
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _control: RemoteControl | None = None
+    _units_before: int = 0
+    _frames_before: int = 0
+
+    def __post_init__(self) -> None:
+        self.origin = Origin(run=secrets.token_hex(4), output=self.config.output)
+
+    def stop(self, why: str) -> None:
+        """Finish the units in flight, write a checkpoint and return. Safe in a signal handler."""
+        if self._stopped is None:
+            self._stopped = why
+            # Not from here: a signal may have interrupted whoever holds the locks.
+            threading.Thread(target=self._pass_on_stop, name="stop", daemon=True).start()
+
+    def execute(self) -> RunSummary:
+        """Label everything that is left. Raises `RunFailed`, `LeaseHeld` or `StorageError`."""
+        started = time.monotonic()
+        lease = Lease(self.prepared.store, on_lost=self._lose_lease)
+        lease.acquire()
+        try:
+            done = load_done(self.prepared.store, self.prepared.unit_size)
+            self._units_before, self._frames_before = len(done.units), done.frames
+            left = self._suspects(done) if self.config.relabel_suspect else self._left(done)
+            self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
+            tally, seq = Tally(), None
+            if left or self.config.follow:
+                try:
+                    seq = self._label(left, tally)
+                except Exception as error:
+                    raise _readable(error) from error
+            if self._lease_lost:
+                raise RunFailed(
+                    f"another run has taken {self.config.output} over; this one has stopped, and "
+                    "what it committed is kept"
+                )
+            return self._summary(started, done, tally, seq)
+        finally:
+            self._ended.set()
+            lease.release()
+
+    def _summary(self, started: float, done: Done, tally: Tally, seq: int | None) -> RunSummary:
+        ended, abstention = time.monotonic(), self.prepared.abstention
+        return RunSummary(
+            output=self.config.output,
+            preset=self.config.method.name,
+            frames=tally.frames,
+            units=tally.units,
+            seconds=ended - started,
+            already_done=done.frames,
+            relabels=self.config.relabel_suspect,
+            rejects=dict(tally.rejects),
+            abstained=tally.abstained,
+            abstention=None if abstention is None else abstention.describe(),
+            adapted=tally.adapted,
+            adapt_budget=self.config.adapt_budget,
+            spared=tally.spared,
+            adapt_s=tally.adapt_s,
+            labelers=self.config.num_labelers,
+            startup_s=max(0.0, (tally.labelling_since or ended) - started),
+            stage_seconds=dict(tally.stage_seconds),
+            bank_seq=seq,
+            stopped=self._stopped,
+        )
+
+    def _lose_lease(self) -> None:
+        self._lease_lost = True
+        self.stop("another run took the output over")
+
+    def _pass_on_stop(self) -> None:
+        # Again and again: an actor that was started again has forgotten it.
+        while not self._ended.is_set():
+            if self._control is not None:
+                self._control.stop()
+            self._ended.wait(1.0)
+
+    def _left(self, done: Done) -> list[dict[str, Any]]:
+        """rows.SHARD_ROW rows for what is not committed."""
+        config, prepared = self.config, self.prepared
+        shards, counted = prepared.shards, 0
+        loose = [shard for shard in shards if shard.kind == "images"]
+        if done.units and not all(done.is_complete(shard.id) for shard in loose):
+            # The folder may have grown, and then its images are grouped in another way.
+            settled = settled_frames(prepared.store)
+            counted = sum(frame in settled for shard in loose for frame in loose_frames(shard))
+            shards = discover(config.input, unit_size=prepared.unit_size, taken=settled)
+        return plan(
+            shards,
+            done,
+            lambda shard: count_frames(
+                shard, image_column=config.image_column, id_column=config.id_column
+            ),
+            config.limit,
+            counted=counted,
+        )
+
+    def _suspects(self, done: Done) -> list[dict[str, Any]]:
+        """rows.SHARD_ROW rows for the units whose rows the guard would not stand by."""
+        suspects = suspect_units(self.config.output, self.config.method.half_life)
+        left, missing = plan_again(self.prepared.shards, done, suspects)
+        if missing:
+            log.warning(
+                "%d suspect frames stay as they are: their shards are no longer in %s",
+                sum(suspects[unit] for unit in missing),
+                self.config.input,
+            )
+        return left
+
+    def _label(self, left: list[dict[str, Any]], tally: Tally) -> int | None:
+        start_ray(log_json=self.log_json)
+        self.origin.enter()
+        metrics = RunMetrics(self.config.output, follow=self.config.follow)
+        metrics.start()
+        events = CameraEvents()
+        bank = self._start_bank() if self.config.keeps_bank else None
+        signals = stop_on_signals(self.stop) if self.handle_signals else nullcontext()
+        seq = None
+        try:
+            with signals, contextlib.closing(self._units(left, bank, tally)) as units:
+                for unit in units:
+                    tally.add(unit)
+                    metrics.add(unit)
+                    events.add(unit)
+                    self.on_commit(tally)
+                    self._check_rejects(tally)
+            if bank is not None and not self._lease_lost:
+                seq = bank.finish().seq
+        except BaseException:
+            _finish_quietly(bank)
+            raise
+        finally:
+            if bank is not None:
+                bank.stop()
+            metrics.end()
+            self.origin.leave()
+        return seq
+
+    def _start_bank(self) -> RemoteBank:
+        bank = run_bank(self.config, self.prepared)
+        # A name of its own: several runs may share a cluster.
+        name = f"bank-{secrets.token_hex(4)}"
+        return start_bank_server(bank, namespace=NAMESPACE, name=name, origin=self.origin)
+
+    def _units(
+        self, left: list[dict[str, Any]], bank: RemoteBank | None, tally: Tally
+    ) -> Generator[dict[str, Any]]:
+        """rows.COMMITTED_ROW rows: of one dataset, and of another one if that breaks off."""
+        deaths = 0
+        while True:
+            self._control = start_run_control()
+            committed = labelled_units(
+                self.config, self.prepared, left, self._control, bank, self.origin
+            )
+            try:
+                with contextlib.closing(committed):
+                    for unit in committed:
+                        deaths = 0
+                        yield unit
+                return
+            except Exception as error:
+                broken = isinstance(_cause(error), StreamBroken)
+                died = isinstance(error, RayActorError) and self.config.num_labelers == 1
+                if not (broken or died):
+                    raise
+                if self._stopped is not None:
+                    return
+                why = "the labeler died" if died else f"the stream broke off ({_cause(error)})"
+                deaths += 1
+                if deaths > MOST_DEATHS:
+                    raise RunFailed(
+                        f"{why}, for the {deaths}th time in a row with nothing labelled in "
+                        "between; most often the labeler's machine has too little memory; Ray's "
+                        "logs say more (/tmp/ray/session_latest/logs). What was committed is kept"
+                    ) from error
+                log.warning("%s: another labeler goes on with what is not committed", why)
+            finally:
+                self._control.end()
+            left = self._left_now(bank, tally)
+            if not left and not self.config.follow:
+                return
+
+    def _left_now(self, bank: RemoteBank | None, tally: Tally) -> list[dict[str, Any]]:
+        """What is to do for a labeler that follows one that died, as for a run that begins."""
+        if bank is not None:
+            bank.drop_unfinished()
+        config = self.config
+        if config.follow:
+            shards = discover(config.input, unit_size=self.prepared.unit_size)
+            self.prepared = replace(self.prepared, shards=shards)
+        done = load_done(self.prepared.store, self.prepared.unit_size)
+        if config.relabel_suspect:
+            return self._suspects(done)
+        tally.catch_up(len(done.units) - self._units_before, done.frames - self._frames_before)
+        return self._left(done)
+
+    def _check_rejects(self, tally: Tally) -> None:
+        rejected = sum(tally.rejects.values())
+        seen = tally.frames + rejected
+        if seen >= 50 and rejected / seen > self.config.max_reject_ratio:
+            raise RunFailed(
+                f"{rejected} of {seen} frames were rejected ({dict(tally.rejects)}), more than "
+                f"--max-reject-ratio {self.config.max_reject_ratio}: see the messages in "
+                f"{self.config.output}/rejects; what was labelled is kept"
+            )
+
+
+def prepare_run(
+    config: RunConfig,
+    *,
+    on_start: Callable[[int, int], None] = lambda done, left: None,
+    on_commit: Callable[[Tally], None] = lambda tally: None,
+    handle_signals: bool = False,
+    log_json: bool = False,
+) -> Run:
+    """Check everything that can be checked before a model is loaded; then `execute` it."""
+    return Run(config, prepare(config), on_start, on_commit, handle_signals, log_json)
+
+
+def run(config: RunConfig) -> RunSummary:
+    """Prepare and execute a run, quietly."""
+    return prepare_run(config).execute()
+
+
+def start_ray(*, log_json: bool = False) -> None:
+    """Join the cluster that the environment names (`ray job submit` does), else start one here.
+
+    log_json: Ray formats the log lines of this process and of its workers as JSON from here on.
+    """
+    # What ends a run is said in one line at its end; Ray Data's own traces are in its log files.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        return
+    where = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    how = ray.LoggingConfig(encoding="JSON") if log_json else None
+    ray.init(logging_level=logging.ERROR, logging_config=how, **where)
+    if log_json:
+        ray_formats()
+
+
+def _finish_quietly(bank: RemoteBank | None) -> None:
+    """The last checkpoint of a run that failed: worth a try, and no more than that."""
+    if bank is None:
+        return
+    try:
+        bank.finish()
+    except Exception as error:
+        log.debug("no last checkpoint: the log holds what it would have held", exc_info=error)
+
+
+def _cause(error: Exception) -> BaseException:
+    """What was raised in a task, where that is what `error` tells of."""
+    return error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+
+
+def _readable(error: Exception) -> RunFailed:
+    """What a person needs of an error that ended a run, in one line."""
+    cause = _cause(error)
+    if isinstance(cause, RunFailed):
+        return cause
+    # Ray Data appends advice of its own to the message.
+    text = " ".join(str(cause).partition("\nFailed to ")[0].split())
+    if not isinstance(cause, StorageError | BankError | RestoreError | ConfigError):
+        log.debug("the run failed", exc_info=error)
+        text = f"{type(cause).__name__}: {text}"
+    if "ommitted" not in text:
+        text += ". What was committed is kept"
+    return RunFailed(text)

@@ -1,0 +1,144 @@
+"""The source of the dataset, and the stage that reads units from shards.
+
+`ShardSource` hands out shards that are not yet done: those there are, or with `follow` those that
+keep arriving. `read_shard` reads one and yields its units one by one, decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from mint_stream.input.discovery import discover
+from mint_stream.input.grid import ShardProgress, address
+from mint_stream.input.shard import Shard
+from mint_stream.input.units import Control, loose_frames
+from mint_stream.output.done import settled_frames
+from mint_stream.pipeline.plan import REPLACED, shard_row
+from mint_stream.pipeline.rows import SHARD_ROW, row
+from mint_stream.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowConfig:
+    """How a growing input is listed."""
+
+    input: str
+    output: Store
+    """Whose frames are not to be labelled again."""
+    unit_size: int
+    poll_s: float
+    known: frozenset[str]
+    """Ids of the shards that were there at the start, done or among the first."""
+
+
+class ShardSource(Datasource):
+    """One read task that yields a row a shard: `first`, then with `follow` each that arrives.
+
+    The order is that of `discover`: by name, the new ones of each listing after those before.
+    """
+
+    def __init__(
+        self, first: list[dict[str, Any]], control: Control, follow: FollowConfig | None = None
+    ) -> None:
+        super().__init__()
+        self._first, self._control, self._follow = first, control, follow
+
+    def get_name(self) -> str:
+        """Name of the operator in progress bars and the dashboard."""
+        return "Follow" if self._follow else "Discover"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown: shards are references, not data."""
+        return None
+
+    def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
+        """One task, whose generator is the listing."""
+        first, follow, control = self._first, self._follow, self._control
+
+        def read() -> Iterator[pa.Table]:
+            arriving = () if follow is None else _arrivals(follow, first, control)
+            for number, values in enumerate(chain(first, arriving)):
+                yield row(SHARD_ROW, {**values, "number": number})
+
+        return [ReadTask(read, BlockMetadata(None, None, None), schema=SHARD_ROW)]
+
+
+def _arrivals(
+    follow: FollowConfig, first: list[dict[str, Any]], control: Control
+) -> Iterator[dict[str, Any]]:
+    """Shards that appear, each once its size and version are the same in two listings.
+
+    Repeated after its process died, it yields what it yielded before, in that order, and goes on.
+    """
+    handed_out = control.handed_out()
+    yield from handed_out
+    listing = _Listing(follow, [*first, *handed_out])
+    while not control.stopping():
+        for values in listing.stable():
+            handed_out.append(values)
+            noted = control.hand_out(len(handed_out) - 1, handed_out[-1:])
+            if noted < len(handed_out):
+                control.hand_out(noted, handed_out[noted:])
+            yield values
+        _wait(follow.poll_s, control)
+
+
+class _Listing:
+    """An input that grows: what is new in it since the last look, and no longer being written."""
+
+    def __init__(self, follow: FollowConfig, handed_out: list[dict[str, Any]]) -> None:
+        self._follow = follow
+        self._known = set(follow.known)
+        self._images: set[str] | None = None
+        self._before: dict[str, str] = {}
+        self._handed_out = [Shard.from_json(values["shard"]) for values in handed_out]
+        self._known |= {shard.id for shard in self._handed_out}
+        self._addresses = {address(known) for known in self._known}
+
+    def stable(self) -> list[dict[str, Any]]:
+        """Rows for the new shards that looked the same the time before."""
+        seen: dict[str, str] = {}
+        found = []
+        for shard in self._shards():
+            if shard.id in self._known:
+                continue
+            seen[shard.uri] = shard.id
+            if self._before.get(shard.uri) != shard.id:
+                continue
+            refused = REPLACED if address(shard.id) in self._addresses else None
+            found.append(shard_row(shard, ShardProgress(self._follow.unit_size), refused=refused))
+            self._known.add(shard.id)
+            self._addresses.add(address(shard.id))
+            if self._images is not None:
+                self._images.update(loose_frames(shard))
+        self._before = seen
+        return found
+
+    def _shards(self) -> list[Shard]:
+        follow = self._follow
+        shards = discover(follow.input, unit_size=follow.unit_size, taken=self._images or ())
+        if self._images is None and any(shard.kind == "images" for shard in shards):
+            # Loose images are grouped anew as their folder grows: what counts is each of them.
+            handed_out = (frame for shard in self._handed_out for frame in loose_frames(shard))
+            self._images = {*settled_frames(follow.output), *handed_out}
+            shards = discover(follow.input, unit_size=follow.unit_size, taken=self._images)
+        return shards
+
+
+def _wait(seconds: float, control: Control) -> None:
+    """Until the next listing, or a stop request."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not control.stopping():
+        threading.Event().wait(min(0.5, max(0.0, until - time.monotonic())))

@@ -1,0 +1,133 @@
+"""The stages of the dataset, as Ray Data calls them: read_units, LabelUnits, commit_units.
+
+Between them units travel in `parcels`. What is done to a unit stands in `source`, `labeler` and
+`sink`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import ray
+
+from mint_stream.bank.client import BankClient
+from mint_stream.input.units import ReadConfig, read_shard
+from mint_stream.labeler.config import LabelerConfig
+from mint_stream.output import commit as sink
+from mint_stream.pipeline.bank_actor import RemoteBank
+from mint_stream.pipeline.control import RemoteControl, was_started_again
+from mint_stream.pipeline.origin import Origin
+from mint_stream.pipeline.parcels import InOrder, ParcelSize, pack, parcels, place_of, unpack
+from mint_stream.pipeline.rows import COMMITTED_ROW, LABELLED_ROW, UNIT_ROW, rows
+from mint_stream.store.store import Store
+
+if TYPE_CHECKING:
+    from mint_stream.labeler.labeler import Looked, MintLabeler
+
+HAND_ON_S = 0.25
+"""Longest that the only labeler of a run gathers labelled units before it hands them on."""
+
+
+def read_units(
+    batch: pa.Table, config: ReadConfig, size: ParcelSize, control: RemoteControl, origin: Origin
+) -> Iterator[pa.Table]:
+    """rows.SHARD_ROW rows in, parcels of rows.UNIT_ROW out."""
+    origin.enter()
+    for shard in rows(batch):
+        units = read_shard(shard, config, control)
+        yield from parcels(UNIT_ROW, units, shard["number"], size)
+
+
+class LabelUnits:
+    """The labeler as Ray Data's actor pool builds and calls it.
+
+    If it is the only one of a run it is the sequential algorithm: it labels in the order of the
+    stream. When it dies, Ray starts another one and repeats the tasks that were under way, in any
+    order: that one exits for good, which ends the dataset with `RayActorError`, and the run makes a
+    new one of what is not committed. One of several labels what comes, and goes on after a death.
+    """
+
+    def __init__(
+        self,
+        config: LabelerConfig,
+        bank: RemoteBank | None,
+        control: RemoteControl,
+        origin: Origin,
+    ) -> None:
+        origin.enter()
+        self._control = control
+        alone = config.labelers == 1
+        self._order = InOrder() if alone else None
+        # A task that Ray repeats has to hand on what it did before: every unit by itself.
+        self._hand_on_s = HAND_ON_S if alone else 0.0
+        self._labeler: MintLabeler | Exception
+        self._ahead: ThreadPoolExecutor | None = None
+        self._idle_since: float | None = None
+        self._exits = alone and was_started_again()
+        if self._exits:
+            return
+        try:
+            # Here and not above: it brings torch along, which no other process of a run needs.
+            from mint_stream.labeler.labeler import MintLabeler, set_threads
+
+            self._labeler = MintLabeler(config, None if bank is None else BankClient(bank))
+            if self._labeler.looks_ahead:
+                self._ahead = ThreadPoolExecutor(1, "look-ahead", set_threads, (config.threads,))
+        except Exception as error:
+            # Raised by the first unit instead: of an error in here Ray hands on its own text only.
+            self._labeler = error
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Parcels of rows.UNIT_ROW in, of rows.LABELLED_ROW out. A stop request ends it early."""
+        if self._exits:
+            ray.actor.exit_actor()
+        if isinstance(self._labeler, Exception):
+            raise self._labeler
+        due = [batch] if self._order is None else list(self._order.due(batch))
+        if not due:
+            return
+        labelled, since = list[dict[str, Any]](), time.monotonic()
+        idle_s = since - (self._idle_since or since)
+        for unit, looked in self._looked(chain.from_iterable(map(unpack, due))):
+            if self._control.stopping():
+                yield pack(LABELLED_ROW, labelled)
+                return
+            if labelled and time.monotonic() - since >= self._hand_on_s:
+                yield pack(LABELLED_ROW, labelled)
+                labelled, since = [], time.monotonic()
+            look = None if looked is None else looked.result()
+            labelled.append(self._labeler(unit, look, idle_s))
+            idle_s = 0.0
+        yield pack(LABELLED_ROW, labelled, place_of(due[-1]))
+        self._idle_since = time.monotonic()
+
+    def _looked(
+        self, units: Iterable[dict[str, Any]]
+    ) -> Iterator[tuple[dict[str, Any], Future[Looked] | None]]:
+        """Each unit, and the look at it: taken while the one before it is merged and written."""
+        if self._ahead is None:
+            yield from ((unit, None) for unit in units)
+            return
+        assert not isinstance(self._labeler, Exception)
+        before: tuple[dict[str, Any], Future[Looked]] | None = None
+        for unit in units:
+            looked = self._ahead.submit(self._labeler.look, unit)
+            if before is not None:
+                yield before
+            before = unit, looked
+        if before is not None:
+            yield before
+
+
+def commit_units(
+    batch: pa.Table, store: Store, bank: RemoteBank | None, origin: Origin, *, again: bool
+) -> pa.Table:
+    """A parcel of rows.LABELLED_ROW in, one of rows.COMMITTED_ROW out; committed in between."""
+    origin.enter()
+    committed = sink.commit_units(list(unpack(batch)), store, bank, again=again)
+    return pack(COMMITTED_ROW, committed, place_of(batch))

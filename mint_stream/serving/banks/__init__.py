@@ -1,0 +1,1 @@
+"""The banks that a service answers by: committed, followed, live."""

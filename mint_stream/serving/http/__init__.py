@@ -1,0 +1,1 @@
+"""The service's HTTP side: questions, answers, problems, limits."""

@@ -1,0 +1,303 @@
+"""A root on any filesystem that fsspec opens, with the few verbs that a run needs.
+
+`Store` retries what passes by itself (throttling, dropped or slow connections) with exponential
+backoff and a bound, and raises `StorageError` for everything else. Commits rest on `create`: an
+object that appears whole, once, and is never overwritten (`If-None-Match: *` on S3, an exclusive
+hard link on a local disk).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+import stamina
+
+from mint_stream.store.backends import open_backend
+from mint_stream.store.errors import (
+    COMMITTED_IS_INTACT,
+    ObjectChanged,
+    ObjectMissing,
+    StorageError,
+    raised,
+    understand,
+)
+from mint_stream.store.types import Backend, ObjectInfo
+
+__all__ = [
+    "PREFLIGHT",
+    "ObjectChanged",
+    "ObjectInfo",
+    "ObjectMissing",
+    "RetryPolicy",
+    "StorageError",
+    "Store",
+    "split_url",
+]
+
+log = logging.getLogger(__name__)
+# Retries are logged here, with the object's name; without a handler stamina's own lines, which have
+# none, would go to the terminal.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How long a store is asked again, in attempts and seconds."""
+
+    attempts: int = 8
+    timeout_s: float = 120.0
+    """No new attempt is started after this time."""
+    wait_initial_s: float = 0.2
+    """Before the second attempt; doubled for each later one, with as much again at random."""
+    wait_max_s: float = 10.0
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 30.0
+    """Longest silence on a connection."""
+
+
+PREFLIGHT = RetryPolicy(
+    attempts=2, timeout_s=8.0, wait_initial_s=0.2, connect_timeout_s=3.0, read_timeout_s=5.0
+)
+"""For the checks before a run, which are to fail within seconds."""
+
+
+_WITH_BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
+
+
+def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:
+    """The address of the folder that holds the object `url`, and the object's name in it.
+
+    The name is empty where `url` is a bucket or ends with a slash.
+    """
+    text = os.fspath(url)
+    protocol, mark, path = text.rpartition("://")
+    if not mark:
+        return os.path.split(os.path.abspath(os.path.expanduser(text)))
+    if protocol in _WITH_BUCKETS and "/" not in path:
+        return text, ""
+    folder, _, name = path.rpartition("/")
+    return f"{protocol}://{folder}", name
+
+
+class Store:
+    """Objects below `url`: a local folder, `s3://bucket/prefix`, or any other fsspec address.
+
+    Credentials come from the environment or profile of the process that makes the call and are
+    never held: a pickled store is its url and its retry policy. Safe to use from several threads.
+
+    Raises `StorageError` for an address that cannot be opened; every method raises it for what
+    the store refuses, and when the bound on retries is reached.
+    """
+
+    on_retry: ClassVar[Callable[[str], None] | None] = None
+    """Told of every retry of any store in this process, with what is tried: list, read, ..."""
+
+    def __init__(self, url: str | os.PathLike[str], *, retry: RetryPolicy | None = None) -> None:
+        self.url = os.fspath(url)
+        self.retry = retry or RetryPolicy()
+        self.retries = 0
+        """Attempts beyond the first since this object was made."""
+        self._lock = threading.Lock()
+        self._backend: Backend | None = None
+        self._process = 0
+        if "@" in urlsplit(self.url).netloc:
+            host = urlsplit(self.url).netloc.rpartition("@")[2]
+            raise StorageError(
+                f"the address of {host} contains credentials, which would end up in logs and "
+                "results; give them in the environment or in a profile instead"
+            )
+
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[str, RetryPolicy]]:
+        return _rebuild, (self.url, self.retry)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def uri(self, name: str = "") -> str:
+        """The full address of the object `name` (of the root, without one)."""
+        root = self._open().root_uri
+        return f"{root}/{name}" if name else root
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Every object whose name begins with `prefix`, by name, as the store has it now.
+
+        A root that does not exist has none; a bucket that does not exist is an error.
+        """
+        try:
+            found = self._try("list", prefix, lambda backend: list(backend.list(prefix)))
+        except ObjectMissing:
+            return []
+        return sorted(found, key=lambda info: info.name)
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """What the store says about the object `name`; None where there is none."""
+        try:
+            return self._try("look at", name, lambda backend: backend.stat(name))
+        except ObjectMissing:
+            return None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object `name`."""
+        return self.stat(name) is not None
+
+    def read(self, name: str) -> bytes:
+        """The whole object `name`. Raises `ObjectMissing` where there is none."""
+        return self._try("read", name, lambda backend: backend.read(name))
+
+    def open(self, name: str, *, buffer_bytes: int = 4 * 2**20) -> io.BufferedReader:
+        """A seekable stream over `name`, read in pieces of `buffer_bytes`, each of them retried.
+
+        Raises `ObjectMissing`, and `ObjectChanged` if the object is overwritten meanwhile.
+        """
+        return io.BufferedReader(_RetryingFile(self, name), buffer_bytes)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write `data` as `name` as a whole, in place of what was there."""
+        self._try("write", name, lambda backend: backend.write(name, data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write `data` as `name` only if the name is free.
+
+        True if `name` holds exactly `data` now: written by this call, by an attempt whose answer
+        was lost, or by someone else who wrote the same. False if it holds other content.
+        """
+        try:
+            self._try("create", name, lambda backend: backend.create(name, data))
+        except FileExistsError:
+            return self.read(name) == data
+        return True
+
+    def delete(self, name: str) -> None:
+        """Delete `name`; nothing happens if there is none."""
+        self._try("delete", name, lambda backend: backend.delete(name))
+
+    def check_readable(self) -> None:
+        """Raise `StorageError` unless the root can be listed (one small request)."""
+        try:
+            self._try("list", "", lambda backend: backend.look())
+        except ObjectMissing:
+            log.debug("%s does not exist yet", self.url)
+
+    def check_writable(self) -> None:
+        """Raise `StorageError` unless objects can be created here, exclusively, and read back.
+
+        Some stores accept a create-only write and overwrite all the same: that is found out here,
+        with an object that is deleted again.
+        """
+        name = f".mint-stream-probe-{secrets.token_hex(8)}"
+        self.create(name, b"first")
+        try:
+            second = self.create(name, b"second")
+            if second or self.read(name) != b"first":
+                raise StorageError(
+                    f"cannot write to {self.uri()}: this store overwrites an object in spite of "
+                    "If-None-Match, so two runs could destroy each other's labels; use a version "
+                    "of it that honours conditional writes, or another store"
+                )
+        finally:
+            self.delete(name)
+
+    def _open(self) -> Backend:
+        # Connections do not survive a fork: each process opens its own.
+        with self._lock:
+            if self._backend is None or self._process != os.getpid():
+                try:
+                    self._backend = open_backend(
+                        self.url, self.retry.connect_timeout_s, self.retry.read_timeout_s
+                    )
+                except (ValueError, ImportError, OSError) as error:
+                    raise StorageError(f"cannot open {self.url}: {error}") from error
+                self._process = os.getpid()
+            return self._backend
+
+    def _try(self, doing: str, name: str, call: Callable[[Backend], T]) -> T:
+        """`call`, again while its failures are of the passing kind. `FileExistsError` as it is."""
+        backend = self._open()
+        attempts = 0
+
+        def passes(error: Exception) -> bool:
+            failure = None if isinstance(error, StorageError) else understand(error)
+            if failure is None or failure.kind != "passing":
+                return False
+            log.warning("cannot %s %s yet: %s", doing, self.uri(name), failure.reason)
+            return True
+
+        try:
+            for attempt in stamina.retry_context(
+                on=passes,
+                attempts=self.retry.attempts,
+                timeout=self.retry.timeout_s,
+                wait_initial=self.retry.wait_initial_s,
+                wait_max=self.retry.wait_max_s,
+                wait_jitter=self.retry.wait_initial_s,
+            ):
+                with attempt:
+                    attempts = attempt.num
+                    if attempts > 1:
+                        self._count_retry(doing)
+                    return call(backend)
+        except Exception as error:
+            if not isinstance(error, StorageError) and understand(error).kind == "exists":
+                raise FileExistsError(self.uri(name)) from error
+            ending = "" if self.retry == PREFLIGHT else COMMITTED_IS_INTACT
+            raise raised(error, doing, self.uri(name), attempts, ending) from error
+        raise AssertionError("stamina ends with a result or an exception")
+
+    def _count_retry(self, doing: str) -> None:
+        with self._lock:
+            self.retries += 1
+        if Store.on_retry is not None:
+            Store.on_retry(doing)
+
+
+class _RetryingFile(io.RawIOBase):
+    """An object as a raw, seekable stream; a read that fails in passing is made again."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._position = 0
+        self._file: BinaryIO = store._try("open", name, lambda backend: backend.open(name))
+        self._size = self._file.seek(0, io.SEEK_END)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        def fetch(_: Backend) -> bytes:
+            self._file.seek(self._position)
+            return self._file.read(len(buffer))
+
+        if self._position >= self._size:
+            return 0
+        data = self._store._try("read", self._name, fetch)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _rebuild(url: str, retry: RetryPolicy) -> Store:
+    return Store(url, retry=retry)
