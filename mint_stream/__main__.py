@@ -1,10 +1,10 @@
-"""`python -m mint_stream`: look into an output, verify, compare, review and compact it."""
+"""`python -m mint_stream`: the same as `mint-stream`."""
 
 from __future__ import annotations
 
 import sys
 
-from mint_stream.cli.outputs import main
+from mint_stream.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,4 @@
-"""Compare presets on a stream whose truth is known: accuracy, calibration, cost.
-
-    python pipelines/evaluate.py --input feed --labels feed/labels.txt --output study \
-        --model ViT-B-16 --weights openai --presets frozen,paper
-"""
+"""Compare presets on a stream whose truth is known: `mint-stream evaluate`, as a script."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Label a stream of images with a CLIP that adapts at test time.
-
-    python pipelines/label_stream.py                                   # a demonstration
-    python pipelines/label_stream.py --input s3://bucket/feed --output s3://bucket/out \
-        --labels labels.txt --model ViT-B-16 --weights openai
-"""
+"""Label a stream of images: `mint-stream label`, for `ray job submit`."""
 
 from __future__ import annotations
 

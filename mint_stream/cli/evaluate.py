@@ -40,6 +40,9 @@ class Options:
 
     Writes to --output a folder for each preset, frames.parquet (every answer), scores.csv and
     report.html. The same command again does only what is missing.
+
+    Example: mint-stream evaluate --input feed --labels labels.txt --output study --model ViT-B-16
+    --weights openai --presets frozen,realtime
     """
 
     input: str
@@ -99,7 +102,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and answer with an exit code: 0 done, 1 it failed, 2 it could not start."""
-    options = tyro.cli(Options, args=arguments)
+    options = tyro.cli(Options, args=arguments, prog="mint-stream evaluate")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         evaluate(options)

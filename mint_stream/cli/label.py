@@ -1,4 +1,4 @@
-"""The command line of `pipelines/label_stream.py`: options, and what they start."""
+"""`mint-stream label`, which is `pipelines/label_stream.py`: options, and what they start."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Options:
 
     Without --input this renders a small street-camera feed, labels it with the frozen model and
     with the adapting one, and writes a report that compares them.
+
+    Example: mint-stream label --input feed --output labelled --labels labels.txt --model ViT-B-16
+    --weights openai
     """
 
     input: str | None = None
@@ -128,7 +131,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and answer with an exit code: 0 done, 1 the run failed, 2 it could not start."""
-    options = tyro.cli(Options, args=arguments)
+    options = tyro.cli(Options, args=arguments, prog="mint-stream label")
     if options.log_json:
         # Read when Ray is imported: lines of two labelers that differ in digits alone would be one,
         # with a remark of Ray's behind it that is no JSON.

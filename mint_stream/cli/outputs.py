@@ -1,8 +1,10 @@
-"""The command line of `python -m mint_stream`: what people do with an output."""
+"""The parts of `mint-stream` that look into an output, check it, or make something of it."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
 import logging
 import sys
@@ -90,6 +92,47 @@ class Diff:
         diff = compare(self.output_a, self.output_b)
         _print_json(diff.as_dict()) if self.json else print_diff(diff, console)
         return 0 if diff.same else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A page about an output: labels by camera and day, confidence, drift, guard, rejects.
+
+    One file that loads nothing; pictures of sample frames with --input.
+    """
+
+    output: tyro.conf.Positional[str]
+    """A folder or an URL."""
+    to: str = "report.html"
+    """The file to write, local or an URL."""
+    input: str | None = None
+    """What was labelled: sample frames are read again from there."""
+    truth: bool = False
+    """Hold the labels against what --input itself says: sidecars, columns, folder names."""
+    image_column: str | None = None
+    """As it was given to the run."""
+    id_column: str | None = None
+    """As it was given to the run."""
+
+    def run(self, console: Console) -> int:
+        """Write it, and say where it is."""
+        from mint_stream.input.pictures import read_pictures
+        from mint_stream.input.truth import read_truth
+        from mint_stream.reports.report import view_run, write_report
+
+        require(self.input is not None or not self.truth, "truth", True, "given with --input")
+        columns = {"image_column": self.image_column, "id_column": self.id_column}
+        view = view_run(self.output)
+        require(
+            view.labels.num_rows > 0, "output", self.output, "an output with at least one label"
+        )
+        pictures = truth = None
+        if self.input is not None:
+            pictures = functools.partial(read_pictures, self.input, **columns)
+            truth = read_truth(self.input, **columns) if self.truth else None
+        write_report(self.to, [view], truth=truth, pictures=pictures)
+        console.print(f"{view.labels.num_rows:,} frames in", self.to, soft_wrap=True)
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +317,7 @@ COMMANDS: dict[str, Any] = {
     "inspect": Inspect,
     "verify": Verify,
     "diff": Diff,
+    "report": Report,
     "export": Export,
     "import-review": ImportReview,
     "calibrate": Calibrate,
@@ -282,12 +326,28 @@ COMMANDS: dict[str, Any] = {
 }
 
 
+_EXAMPLES = {
+    "inspect": "labelled --json",
+    "verify": "labelled --input feed",
+    "diff": "labelled labelled-again",
+    "report": "labelled --input feed --to report.html",
+    "export": "labelled --format csv --to review.csv",
+    "import-review": "review.csv --to truth.parquet",
+    "calibrate": "labelled --truth truth.parquet --to calibration.json",
+    "compact": "labelled",
+    "rollback": "labelled --to 4200",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse and run: 0 well, 1 something was found, 2 it could not be done."""
-    options = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="python -m mint_stream",
-        args=arguments,
+    """Run the command that stands first: 0 well, 1 something was found, 2 it could not be done."""
+    name, *rest = sys.argv[1:] if arguments is None else arguments
+    kind = COMMANDS[name]
+    options = tyro.cli(
+        kind,
+        prog=f"mint-stream {name}",
+        description=f"{inspect.getdoc(kind)}\n\nExample: mint-stream {name} {_EXAMPLES[name]}",
+        args=rest,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 import mint_stream
 from mint_stream.output.accuracy import Row, sign_test
+from mint_stream.reports.days import CameraDay, RejectKind, camera_days, reject_kinds
 from mint_stream.reports.drift import Drift, drift_of
 from mint_stream.reports.plots import Chart, UsageGrid, label_chart, rolling_chart, usage_grid
 from mint_stream.reports.samples import Group, groups_by_segment, groups_without_truth, thumbnails
@@ -67,6 +68,10 @@ class Page:
     rows: tuple[AccuracyRow, ...]
     charts: tuple[Chart, ...]
     drift: Drift | None
+    days: tuple[CameraDay, ...]
+    """Where no truth is known."""
+    rejects: tuple[RejectKind, ...]
+    """Of the first run."""
     first: str
     last: str
     strip: Mapping[str, str]
@@ -107,6 +112,8 @@ def build_page(
         rows=tuple(_accuracy_rows(stream)),
         charts=tuple(_charts(stream)),
         drift=drift_of(stream),
+        days=() if stream.knows_truth else camera_days(stream.table),
+        rejects=() if runs[0].rejects is None else reject_kinds(runs[0].rejects),
         first=stream.moment(0),
         last=stream.moment(stream.frames - 1),
         strip={name: uri for name, uri in strip.items() if uri},

@@ -43,6 +43,8 @@ class RunView:
     """As `schema.LABELS`, in the order of the stream."""
     usage: pa.Table | None = None
     """Columns scope, entry and usage, as `schema.BANK`; None where no bank is kept."""
+    rejects: pa.Table | None = None
+    """As `schema.REJECTS`."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Settings and measurements for the table at the end, ready to be read."""
 
@@ -61,6 +63,7 @@ def view_run(output: str, *, name: str | None = None, facts: Mapping[str, str] =
         name=name or preset or "run",
         labels=labels,
         usage=usage if usage.num_rows else None,
+        rejects=rejects,
         facts={**_facts(labels, rejects, settings), **facts},
     )
 

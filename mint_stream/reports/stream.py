@@ -39,6 +39,10 @@ class Run(Protocol):
         """Columns scope, entry and usage, as `schema.BANK`."""
 
     @property
+    def rejects(self) -> pa.Table | None:
+        """As `schema.REJECTS`."""
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """For the table of the runs."""
 

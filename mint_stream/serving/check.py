@@ -83,8 +83,20 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((model for model in found if model is not None), None)
 
 
+_USAGE = """usage: mint-stream serve-check FILE ...
+
+Checks Serve configuration files before they are deployed: every key has to be one that Serve
+knows, and the application's arguments have to fit. Exit code 0, or 2 with a line for each fault.
+
+Example: mint-stream serve-check infra/serve.yaml
+"""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Check each file named; 0 if all are sound, 2 if not."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_USAGE)
+        return 0 if arguments else 2
     status = 0
     for path in arguments:
         try:

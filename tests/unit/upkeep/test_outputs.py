@@ -176,3 +176,32 @@ def test_what_is_no_output_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     put(str(tmp_path / "x"), {"run.json": b"{"})
     assert main(["inspect", str(tmp_path / "x")]) == 2
     assert main(["verify", str(tmp_path / "x")]) == 1
+
+
+def test_a_report_without_truth_tells_cameras_days_and_rejects(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    assert main(["report", str(run / "out"), "--input", str(run / "in"), "--to", str(page)]) == 0
+    assert "12 frames in" in capsys.readouterr().out
+    html = page.read_text()
+    labels = read_labels(str(run / "out")).to_pylist()
+    assert "By camera and day" in html
+    for camera in ("north", "south"):
+        frames = sum(row["camera"] == camera for row in labels)
+        day = {f"{row['timestamp']:%Y-%m-%d}" for row in labels if row["camera"] == camera}
+        for name in day:
+            assert f"<td>{name}</td><td>{camera}</td>" in html
+        assert frames
+    assert "What was rejected" in html
+    assert "<td>decode</td><td>ImageError</td><td>1</td>" in html
+    assert "data:image" in html, "sample frames are shown"
+    assert "Accuracy by segment" not in html
+
+
+def test_a_report_of_an_output_without_labels_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(str(tmp_path), {"run.json": b"{}"})
+    assert main(["report", str(tmp_path)]) == 2
+    assert "at least one label" in capsys.readouterr().err
