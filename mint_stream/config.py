@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 BankScope = Literal["shared", "camera"]
 Adapt = Literal["on", "shadow", "off"]
-Algorithm = Literal["mint", "domains", "tpt", "zero"]
+
+_PUBLISHED = frozenset({"mint", "tpt", "zero"})
+_BY_STEPS = frozenset({"mint", "tpt"})
+"""Algorithms that do nothing without optimisation steps."""
+
+METHODS_GROUP = "mint_stream.methods"
+"""Entry points of other packages: a class with the verbs of `method.methods.Method`, by the name of
+its algorithm, whose `presets` are `MethodConfig`s."""
 
 BUNDLED = str(Path(__file__).parent / "demo" / "clip")
 """The small CLIP that the package ships, for the quickstart."""
@@ -62,7 +71,7 @@ class MethodConfig:
     weight_decay: float = 0.01
     distance_weight: float = -0.2
     """Factor of the distance term in the loss; negative moves retrieved keys away."""
-    algorithm: Algorithm = "mint"
+    algorithm: str = "mint"
     """`mint` adapts bank and text to each image, `domains` learns what each domain of the stream
     does to the features, `tpt` adapts the text alone (Shu et al. 2022), `zero` lets the confident
     views vote and adapts nothing (Farina et al. 2024)."""
@@ -89,7 +98,7 @@ class MethodConfig:
             "even and at least 2 (half keys, half values)",
         )
         require(
-            1 <= self.retrieved <= self.bank_size,
+            not self.published or 1 <= self.retrieved <= self.bank_size,
             "retrieved",
             self.retrieved,
             f"between 1 and bank_size ({self.bank_size})",
@@ -117,16 +126,47 @@ class MethodConfig:
     @property
     def adapts(self) -> bool:
         """Whether this preset's answers are others than the frozen model's on the image itself."""
-        return self.steps > 0 or self.algorithm in ("domains", "zero")
+        return self.steps > 0 or self.algorithm not in _BY_STEPS
+
+    @property
+    def published(self) -> bool:
+        """Whether it is one of the published methods, which start from a bank drawn at random."""
+        return self.algorithm in _PUBLISHED
 
     def bank_seed(self, seed: int) -> int | None:
         """What a bank starts from (`bank_state.initial_state`) in a run with `seed`."""
-        return None if self.algorithm == "domains" else seed
+        return seed if self.published else None
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the frozen answer stands where a guard does not trust the adapted one."""
+        return self.guard and self.algorithm == "domains"
+
+    @property
+    def served(self) -> bool:
+        """Whether single frames can be answered by its bank."""
+        return self.algorithm not in ("tpt", "zero")
+
+    @property
+    def retrievals(self) -> int | None:
+        """Entries that adapting to one frame retrieves, repeats counted; None where usage counts
+        something else."""
+        if self.algorithm != "mint":
+            return None
+        return self.steps * self.views * self.query_levels * self.retrieved
 
     @property
     def picks_views(self) -> bool:
         """Whether confident views are chosen among several."""
-        return self.steps > 0 or self.algorithm == "zero"
+        return self.published and (self.steps > 0 or self.algorithm not in _BY_STEPS)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MethodConfig:
+        """The preset that `run.json` or a checkpoint tells of (`as_dict`); what it says beyond the
+        fields here is left out."""
+        known = {field.name for field in dataclasses.fields(cls)} & set(values)
+        fields = {name: values[name] for name in known}
+        return cls(**{**fields, "templates": tuple(fields.get("templates", ()))})
 
     @property
     def confident_views(self) -> int:
@@ -160,9 +200,21 @@ PRESETS: dict[str, MethodConfig] = {
 
 
 def preset(name: str) -> MethodConfig:
-    """The preset called `name`. Raises `ConfigError` naming the presets that exist."""
-    require(name in PRESETS, "preset", name, "one of " + ", ".join(PRESETS))
-    return PRESETS[name]
+    """The preset called `name`, of this package or of one that is installed beside it.
+
+    Raises `ConfigError` naming the presets that exist.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    others = installed_presets()
+    require(name in others, "preset", name, "one of " + ", ".join([*PRESETS, *others]))
+    return others[name]
+
+
+def installed_presets() -> dict[str, MethodConfig]:
+    """The presets of other packages (`METHODS_GROUP`), by name."""
+    kinds = [entry.load() for entry in entry_points(group=METHODS_GROUP)]
+    return {preset.name: preset for kind in kinds for preset in kind.presets}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,8 +303,7 @@ class RunConfig:
         )
 
         require(
-            not self.relabel_suspect
-            or (self.method.algorithm == "domains" and self.method.guard and self.adapt == "on"),
+            not self.relabel_suspect or (self.method.guarded and self.adapt == "on"),
             "relabel-suspect",
             self.relabel_suspect,
             "left out with a preset that no guard watches, and with --adapt other than on",

@@ -1,13 +1,13 @@
 """The whole pipeline on Ray beside a bare loop over the same frames in one process.
 
 The loop reads, decodes and labels one unit after the other. It has a bank of its own in the same
-process; the seconds that the bank and the writing of Parquet take are not counted against it.
+process; the seconds that the bank, the writing of Parquet and commits take are not counted against
+it.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import statistics
 import tempfile
@@ -21,18 +21,11 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from mint_stream.bank.client import BankClient
-from mint_stream.bank.server import BankServer
-from mint_stream.clip.model import pick_device
 from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConfig, preset
 from mint_stream.input.discovery import discover
 from mint_stream.input.shards import count_frames
-from mint_stream.input.units import Undisturbed, read_shard
-from mint_stream.labeler.labeler import MintLabeler
-from mint_stream.output.done import Done
-from mint_stream.pipeline.parts import labeler_config, read_config, run_bank
-from mint_stream.pipeline.plan import plan
-from mint_stream.pipeline.preflight import prepare
+from mint_stream.output.units import CommittedUnit
+from mint_stream.pipeline.in_process import run_in_process
 from mint_stream.pipeline.run import prepare_run, start_ray
 from mint_stream.pipeline.summary import BESIDE, bottleneck
 from mint_stream.pipeline.tally import Tally
@@ -134,29 +127,22 @@ def _repeated(options: PipelineOptions, folder: Path) -> Path:
 
 def _bare(config: RunConfig, options: PipelineOptions) -> Pace:
     """One unit after the other, in this process."""
-    prepared = prepare(config)
-    gpus = float(pick_device(config.model.device).type == "cuda")
-    client = None
-    if config.method.adapts:
-        client = BankClient(BankServer(run_bank(config, prepared)))
-    labeler = MintLabeler(labeler_config(config, prepared, gpus), client)
-    reading = read_config(config, prepared)
-    frames, started, stages = 0, 0.0, Counter[str]()
-    units = (
-        unit
-        for shard in plan(prepared.shards, Done(config.unit_size), count_frames, config.limit)
-        for unit in read_shard(shard, reading, Undisturbed())
+    ends, units = [0.0], list[CommittedUnit]()
+
+    def note(unit: CommittedUnit, seconds: float) -> None:
+        ends.append(time.perf_counter())
+        units.append(unit)
+
+    run_in_process(config, on_unit=note)
+    stages = Counter[str]()
+    for unit in units[options.warmup :]:
+        stages.update(unit.facts.stage_seconds)
+    beside = sum(stages.pop(stage, 0.0) for stage in ("bank", "write", "commit"))
+    return Pace(
+        frames=sum(unit.facts.labelled for unit in units[options.warmup :]),
+        seconds=ends[-1] - ends[options.warmup] - beside,
+        stage_seconds=stages,
     )
-    for number, unit in enumerate(units, 1):
-        labelled = labeler(unit)
-        if number > options.warmup:
-            frames += labelled["labelled"]
-            stages.update(json.loads(labelled["stage_seconds"]))
-        if number == options.warmup:
-            started = time.perf_counter()
-    seconds = time.perf_counter() - started
-    beside = stages.pop("bank", 0.0) + stages.pop("write", 0.0)
-    return Pace(frames=frames, seconds=seconds - beside, stage_seconds=stages)
 
 
 def _piped(config: RunConfig, options: PipelineOptions) -> Pace:

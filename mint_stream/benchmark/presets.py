@@ -135,8 +135,8 @@ def _sides(options: PresetsOptions, clip: LoadedClip, clock: Clock) -> list[Side
 
     def label_stream(pictures: Pictures) -> object:
         seen = realtime.look(realtime.first_views(pictures))
-        banks, cameras = [realtime.domains] * len(pictures), [None] * len(pictures)
-        return realtime.label_stream(seen, banks, cameras)
+        banks, cameras = [realtime.bank] * len(pictures), [None] * len(pictures)
+        return realtime.label_frames(seen, banks, cameras)
 
     def adapt(pictures: Pictures) -> object:
         return [paper.label(picture, f"{n}") for n, picture in enumerate(pictures)]

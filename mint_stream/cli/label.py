@@ -13,14 +13,27 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConfig, preset, require
+from mint_stream.config import (
+    BUNDLED,
+    PRESETS,
+    ConfigError,
+    Dtype,
+    MethodConfig,
+    ModelConfig,
+    RunConfig,
+    installed_presets,
+    require,
+)
 from mint_stream.logs import json_until_ray
 from mint_stream.output.lease import LeaseHeld
 from mint_stream.pipeline.progress import LoggedProgress, RunProgress
-from mint_stream.pipeline.summary import RunFailed, print_summary
+from mint_stream.pipeline.summary import RunFailed, RunSummary, print_summary
 from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)
+
+_TO_LABEL = ("realtime", "paper", "frozen")
+"""Presets of this package; with the others they are compared (`mint-stream evaluate`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +59,9 @@ class Options:
     that ships with the package, which knows street scenes only."""
     weights: str | None = None
     """A pretrained tag of open_clip (openai), or a file."""
-    preset: Literal["realtime", "paper", "frozen"] = "realtime"
+    preset: str = "realtime"
     """realtime: for streams, one encoder pass a frame. paper: the published algorithm, hundreds of
-    passes. frozen does not adapt."""
+    passes. frozen does not adapt. Or one of another package that is installed."""
     num_labelers: int = 1
     """Replicas of the model, one actor each; they share the bank."""
     device: str = "auto"
@@ -66,6 +79,8 @@ class Options:
     relabel_suspect: bool = False
     """Label nothing new, but again the frames that were adapted to shortly before the guard refused
     their domain, by the bank as it is now."""
+    in_process: bool = False
+    """In this process, without Ray: one labeler. For a folder of pictures on a laptop."""
     limit: int | None = None
     """Label only the first frames of the input, counted over all runs into this output."""
     seed: int = 0
@@ -97,6 +112,11 @@ class Options:
     """Log as JSON, one object a line on standard error, progress and summary too: with run, unit
     and camera, for a log collector."""
 
+    def _method(self) -> MethodConfig:
+        presets = {name: PRESETS[name] for name in _TO_LABEL} | installed_presets()
+        require(self.preset in presets, "--preset", self.preset, "one of " + ", ".join(presets))
+        return presets[self.preset]
+
     def run_config(self) -> RunConfig:
         """The run that these options describe. Raises `ConfigError`."""
         for name in ("input", "output", "labels"):
@@ -108,7 +128,7 @@ class Options:
             model=ModelConfig(
                 model=self.model, weights=self.weights, device=self.device, dtype=self.dtype
             ),
-            method=preset(self.preset),
+            method=self._method(),
             num_labelers=self.num_labelers,
             bank_scope=self.bank_scope,
             adapt=self.adapt,
@@ -153,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 quiet=options.quiet,
             )
             return 0 if report else 1
-        return label(options.run_config(), console, quiet=options.quiet, log_json=options.log_json)
+        run = label_in_process if options.in_process else label
+        return run(options.run_config(), console, quiet=options.quiet, log_json=options.log_json)
     except (ConfigError, StorageError, LeaseHeld) as error:
         _say(error, options)
         return 2
@@ -174,12 +195,7 @@ def label(config: RunConfig, console: Console, *, quiet: bool, log_json: bool = 
     # Ray takes a second to import: not for --help, and not for a flag that does not exist.
     from mint_stream.pipeline.run import prepare_run
 
-    show: RunProgress | LoggedProgress
-    if log_json:
-        show = LoggedProgress(quiet=quiet)
-    else:
-        show = RunProgress(console, total=config.limit, quiet=quiet)
-    with show as progress:
+    with _progress(config, console, quiet=quiet, log_json=log_json) as progress:
         run = prepare_run(
             config,
             on_start=progress.start,
@@ -188,6 +204,31 @@ def label(config: RunConfig, console: Console, *, quiet: bool, log_json: bool = 
             log_json=log_json,
         )
         summary = run.execute()
+    return _tell(summary, quiet=quiet, log_json=log_json)
+
+
+def label_in_process(
+    config: RunConfig, console: Console, *, quiet: bool, log_json: bool = False
+) -> int:
+    """The same without Ray."""
+    from mint_stream.pipeline.in_process import run_in_process
+
+    with _progress(config, console, quiet=quiet, log_json=log_json) as progress:
+        summary = run_in_process(
+            config, on_start=progress.start, on_commit=progress.update, handle_signals=True
+        )
+    return _tell(summary, quiet=quiet, log_json=log_json)
+
+
+def _progress(
+    config: RunConfig, console: Console, *, quiet: bool, log_json: bool
+) -> RunProgress | LoggedProgress:
+    if log_json:
+        return LoggedProgress(quiet=quiet)
+    return RunProgress(console, total=config.limit, quiet=quiet)
+
+
+def _tell(summary: RunSummary, *, quiet: bool, log_json: bool) -> int:
     if log_json:
         log.info("run ended", extra=dataclasses.asdict(summary))
     elif not quiet:

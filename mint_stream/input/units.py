@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mint_stream.input.frames import Frame, Reject, valid_text
 from mint_stream.input.grid import ShardProgress, unit_id
@@ -16,25 +19,92 @@ from mint_stream.input.shards import read_frames
 from mint_stream.store.store import Store
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecodedFrame:
+    """A frame as pixels."""
+
+    frame: str
+    """Its id."""
+    member: str | None
+    camera: str | None
+    timestamp: datetime | None
+    width: int
+    height: int
+    """Of the stored image, after EXIF rotation."""
+    pixels_height: int
+    pixels_width: int
+    pixels: bytes
+    """uint8 RGB, row by row: pixels_height * pixels_width * 3."""
+
+    @property
+    def rgb_HW3(self) -> NDArray[np.uint8]:
+        """The pixels as a read-only array: (pixels_height, pixels_width, 3)."""
+        shape = (self.pixels_height, self.pixels_width, 3)
+        return np.frombuffer(self.pixels, np.uint8).reshape(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """What cannot be labelled: a frame, or a shard as a whole where `frame` is None."""
+
+    frame: str | None
+    member: str | None
+    stage: str
+    """Where it failed: list, read, decode or label."""
+    error_type: str
+    message: str
+    size_bytes: int | None
+
+    @classmethod
+    def of(cls, reject: Reject) -> Rejected:
+        """What `read_frames` gave in place of a frame."""
+        return cls(
+            frame=reject.frame,
+            member=reject.member,
+            stage=reject.stage,
+            error_type=reject.error_type,
+            message=reject.message,
+            size_bytes=reject.size_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """Consecutive frames of one shard: what is labelled, merged, committed and retried whole."""
+
+    unit: str
+    """Its id."""
+    shard_id: str
+    shard: str
+    """Uri of the shard."""
+    frames: tuple[DecodedFrame, ...]
+    rejects: tuple[Rejected, ...]
+    partial: bool = False
+    """Whether `--limit` cut it short."""
+    shard_frames: int | None = None
+    """In a shard's last unit: how many frames the shard has."""
+    read_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """A shard to read."""
+
+    shard: Shard
+    frames_from: Mapping[int, int] = field(default_factory=dict)
+    """Its committed units: for each, its first frame and its number of frames."""
+    stop: int | None = None
+    """Frames from this one on are left."""
+    refused: str | None = None
+    """Why it is not read and becomes one reject."""
+
+
 class Control(Protocol):
     """What the source and the readers ask; see `pipeline.control.RunControl`."""
 
     def stopping(self) -> bool: ...
-    def handed_out(self) -> list[dict[str, Any]]: ...
-    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int: ...
-
-
-class Undisturbed:
-    """The `Control` of a loop in one process, which nobody asks to stop."""
-
-    def stopping(self) -> bool:
-        return False
-
-    def handed_out(self) -> list[dict[str, Any]]:
-        return []
-
-    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
-        return start + len(shards)
+    def handed_out(self) -> list[ShardTask]: ...
+    def hand_out(self, start: int, shards: list[ShardTask]) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,44 +118,39 @@ class ReadConfig:
     """Pixels that the method needs of an image's short side; larger photographs are reduced."""
 
 
-def loose_frames(shard: Shard) -> list[str]:
-    """Frame ids of a group of loose images; none for another kind of shard."""
-    if shard.kind != "images":
-        return []
-    store = Store(shard.root)
-    return [valid_text(store.uri(member.name)) for member in shard.members]
-
-
-def read_shard(
-    values: Mapping[str, Any], config: ReadConfig, control: Control
-) -> Iterator[dict[str, Any]]:
-    """The units (rows.UNIT_ROW) of a shard (rows.SHARD_ROW) that are not yet committed."""
-    shard = Shard.from_json(values["shard"])
-    if values["refused"]:
-        yield _refused(shard, values["refused"])
+def read_shard(task: ShardTask, config: ReadConfig, control: Control) -> Iterator[Unit]:
+    """The units of a shard that are not yet committed."""
+    if task.refused:
+        yield _refused(task.shard, task.refused)
         return
-    progress = ShardProgress(config.unit_size, dict(json.loads(values["done"])))
-    for unit in _units(shard, progress, values["stop"], config):
+    progress = ShardProgress(config.unit_size, task.frames_from)
+    for unit in _units(task.shard, progress, task.stop, config):
         if control.stopping():
             return
         yield unit
 
 
-def _refused(shard: Shard, why: str) -> dict[str, Any]:
+def _refused(shard: Shard, why: str) -> Unit:
     """A unit without frames that says why the shard has none: committed, it is not asked again."""
-    reject = Reject(None, shard.uri, None, 0, "list", "ShardReplaced", why, shard.size_bytes)
-    unit = {**_new_unit(shard, 0), "shard_frames": 0, "read_seconds": 0.0}
-    return {**unit, "rejects": [_reject_row(reject)]}
+    reject = Rejected(
+        frame=None,
+        member=None,
+        stage="list",
+        error_type="ShardReplaced",
+        message=why,
+        size_bytes=shard.size_bytes,
+    )
+    return replace(_unit(shard, 0, []), rejects=(reject,), shard_frames=0)
 
 
 def _units(
     shard: Shard, progress: ShardProgress, stop: int | None, config: ReadConfig
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Unit]:
     """The units of a shard. Each is held back until the next one begins or the shard ends, so
     that the last one can say so."""
     started = time.perf_counter()
-    unit: dict[str, Any] | None = None
-    cell, index = -1, progress.first_left() - 1
+    cell, index, first = -1, progress.first_left() - 1, -1
+    decoded: list[DecodedFrame | Rejected] = []
     items = read_frames(
         shard,
         start=index + 1,
@@ -97,66 +162,63 @@ def _units(
         index = item.index
         if index < progress.labelled_until(progress.cell(index)):
             continue
-        if unit is None or progress.cell(index) != cell:
-            if unit is not None:
-                yield {**unit, "read_seconds": time.perf_counter() - started}
+        if progress.cell(index) != cell:
+            if first >= 0:
+                read_s = time.perf_counter() - started
+                yield replace(_unit(shard, first, decoded), read_seconds=read_s)
                 started = time.perf_counter()
-            cell, unit = progress.cell(index), _new_unit(shard, index)
-        _add(unit, item, config)
+            cell, first, decoded = progress.cell(index), index, []
+        decoded.append(_decoded(item, config))
     at_end = stop is None or index + 1 < stop
-    if unit is None and at_end and not progress.frames_from:
-        unit = _new_unit(shard, 0)
-    if unit is not None:
-        end = {"shard_frames": index + 1} if at_end else {"partial": True}
-        yield {**unit, **end, "read_seconds": time.perf_counter() - started}
+    if first < 0 and at_end and not progress.frames_from:
+        first = 0
+    if first >= 0:
+        read_s = time.perf_counter() - started
+        shard_frames = index + 1 if at_end else None
+        unit = replace(_unit(shard, first, decoded), read_seconds=read_s)
+        yield replace(unit, shard_frames=shard_frames, partial=not at_end)
 
 
-def _new_unit(shard: Shard, start: int) -> dict[str, Any]:
-    return {
-        "unit": unit_id(shard.id, start),
-        "shard_id": shard.id,
-        "shard": shard.uri,
-        "frames": [],
-        "rejects": [],
-        "partial": False,
-        "shard_frames": None,
-    }
-
-
-def _add(unit: dict[str, Any], item: Frame | Reject, config: ReadConfig) -> None:
-    """Decode a frame into the unit; what cannot be decoded joins the unit's rejects."""
-    if isinstance(item, Reject):
-        unit["rejects"].append(_reject_row(item))
-        return
-    try:
-        image = decode(item.data, min_short_side=config.min_short_side)
-    except ImageError as error:
-        unit["rejects"].append(
-            {
-                "frame": item.frame,
-                "member": item.member,
-                "stage": "decode",
-                "error_type": type(error).__name__,
-                "message": str(error),
-                "size_bytes": len(item.data),
-            }
-        )
-        return
-    unit["frames"].append(
-        {
-            "frame": item.frame,
-            "member": item.member,
-            "camera": item.camera,
-            "timestamp": item.timestamp,
-            "width": image.width,
-            "height": image.height,
-            "pixels_height": image.rgb_HW3.shape[0],
-            "pixels_width": image.rgb_HW3.shape[1],
-            "pixels": image.rgb_HW3.tobytes(),
-        }
+def _unit(shard: Shard, start: int, decoded: Sequence[DecodedFrame | Rejected]) -> Unit:
+    return Unit(
+        unit=unit_id(shard.id, start),
+        shard_id=shard.id,
+        shard=shard.uri,
+        frames=tuple(item for item in decoded if isinstance(item, DecodedFrame)),
+        rejects=tuple(item for item in decoded if isinstance(item, Rejected)),
     )
 
 
-def _reject_row(reject: Reject) -> dict[str, Any]:
-    fields = ("frame", "member", "stage", "error_type", "message", "size_bytes")
-    return {name: getattr(reject, name) for name in fields}
+def _decoded(item: Frame | Reject, config: ReadConfig) -> DecodedFrame | Rejected:
+    if isinstance(item, Reject):
+        return Rejected.of(item)
+    try:
+        image = decode(item.data, min_short_side=config.min_short_side)
+    except ImageError as error:
+        return Rejected(
+            frame=item.frame,
+            member=item.member,
+            stage="decode",
+            error_type=type(error).__name__,
+            message=str(error),
+            size_bytes=len(item.data),
+        )
+    return DecodedFrame(
+        frame=item.frame,
+        member=item.member,
+        camera=item.camera,
+        timestamp=item.timestamp,
+        width=image.width,
+        height=image.height,
+        pixels_height=image.rgb_HW3.shape[0],
+        pixels_width=image.rgb_HW3.shape[1],
+        pixels=image.rgb_HW3.tobytes(),
+    )
+
+
+def loose_frames(shard: Shard) -> list[str]:
+    """Frame ids of a group of loose images; none for another kind of shard."""
+    if shard.kind != "images":
+        return []
+    store = Store(shard.root)
+    return [valid_text(store.uri(member.name)) for member in shard.members]

@@ -11,7 +11,7 @@ Shapes: N frames, K scores a frame, best first, of C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,12 +58,12 @@ class Abstention:
     """The least for all classes, instead of the calibration's thresholds."""
     classes: int
 
-    def calibrated(self, scores_K: list[float]) -> float | None:
-        """The calibrated confidence of the first of `scores_K`; None without a calibration."""
+    def calibrated(self, scores_NK: Floats) -> Floats | None:
+        """The calibrated confidences of the first scores: (N,); None without a calibration."""
         if self.calibration is None:
             return None
-        distribution_1K = temper(np.array([scores_K]), self.classes, self.calibration.temperature)
-        return float(distribution_1K[0, 0])
+        first_N: Floats = temper(scores_NK, self.classes, self.calibration.temperature)[:, 0]
+        return first_N
 
     def least(self, label: str) -> float | None:
         """The confidence that `label` needs; None if none is enough."""
@@ -72,10 +72,17 @@ class Abstention:
         assert self.calibration is not None
         return self.calibration.thresholds.get(label, self.calibration.otherwise)
 
-    def answers(self, label: str, confidence: float) -> bool:
-        """Whether `label` stands, at this confidence, calibrated where there is a calibration."""
-        least = self.least(label)
-        return least is not None and confidence >= least
+    def answers(
+        self, labels: Sequence[str], label_N: NDArray[np.int64], confidence_N: Floats
+    ) -> NDArray[np.bool_]:
+        """Whether each label stands at its confidence, calibrated where there is a calibration.
+
+        label_N: indices into `labels`.
+        """
+        least = [self.least(label) for label in labels]
+        least_C = np.array([math.inf if value is None else value for value in least])
+        stands_N: NDArray[np.bool_] = confidence_N >= least_C[label_N]
+        return stands_N
 
     def describe(self) -> str:
         """The least confidence, in words."""

@@ -6,11 +6,12 @@ A plain class, used by Ray Data's actor pool and by Ray Serve alike; it imports 
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +19,19 @@ import torch
 from mint_stream.bank.client import BankClient
 from mint_stream.bank.files import write_delta
 from mint_stream.clip.model import load_clip
+from mint_stream.input.units import DecodedFrame, Rejected, Unit
 from mint_stream.labeler.budget import BUDGET, AdaptBudget
 from mint_stream.labeler.config import LabelerConfig
-from mint_stream.labeler.unit_files import Labelled, label_rows, labels_file, rejects_file
+from mint_stream.labeler.unit_files import label_table, labels_file, rejects_file
 from mint_stream.logs import about
-from mint_stream.method import bank_state
-from mint_stream.method.adapter import BankTensors, MintAdapter, Seen
+from mint_stream.method.adapter import MintAdapter
+from mint_stream.method.bank_state import Update, delta
+from mint_stream.method.frozen import Seen
 from mint_stream.method.guard import NO_GUARD
-from mint_stream.method.prediction import Prediction
+from mint_stream.method.methods import BankInUse
+from mint_stream.method.prediction import Predictions
+from mint_stream.output import schema
+from mint_stream.output.units import CameraDomain, LabelledUnit, UnitFacts
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +48,43 @@ def set_threads(threads: int | None) -> None:
 class Looked(NamedTuple):
     """What the pass without prompts shows of a unit; it depends on nothing that is learned."""
 
-    frames: list[dict[str, Any]]
-    """rows.FRAME of those that can be read."""
-    rejects: list[dict[str, Any]]
-    """rows.REJECT of the others."""
+    frames: tuple[DecodedFrame, ...]
+    """Those that can be read."""
+    rejects: tuple[Rejected, ...]
+    """The others."""
     seen: Seen | None
     """Of view 0 of each; None where there are none."""
+
+
+class Labelled(NamedTuple):
+    """Frames with their predictions, and what could not be labelled."""
+
+    frames: Sequence[DecodedFrame]
+    predictions: Predictions | None
+    """None where there is no frame."""
+    rejects: Sequence[Rejected]
+    update: Update
+    """What changed in each bank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredUnit:
+    """A unit's answers, and its merge into the bank."""
+
+    frames: Sequence[DecodedFrame]
+    """Those that were labelled, in their order."""
+    scopes: Sequence[str]
+    """The bank of each."""
+    predictions: Predictions | None
+    """None where there is no frame."""
+    rejects: Sequence[Rejected]
+    seq: int
+    """Merges that the bank had seen before."""
+    bank_seq: int | None
+    bank_staleness: int | None
+    """As `UnitFacts` has them."""
+    log_name: str
+    log: bytes | None
 
 
 class MintLabeler:
@@ -71,94 +108,130 @@ class MintLabeler:
         """Units went by of which the bank was not told."""
 
     @property
+    def one_pass(self) -> bool:
+        """Whether a look at view 0 of its frames is all that a unit needs of the encoder."""
+        return self.bank is None or self.adapter.algorithm.one_pass
+
+    @property
     def looks_ahead(self) -> bool:
         """Whether `look` at a unit may be taken while the one before it is being labelled.
 
         Not with an adaptation budget, which goes by the time that things take.
         """
-        one_pass = self.bank is None or self.config.method.algorithm == "domains"
-        return one_pass and self.budget is None
+        return self.one_pass and self.budget is None
 
-    def look(self, unit: dict[str, Any]) -> Looked:
-        """The frozen model's pass over a unit (rows.UNIT_ROW)."""
-        with about(unit=unit["unit"], camera=_only_camera(unit)):
-            return self._look(unit["frames"])
+    def look(self, unit: Unit) -> Looked:
+        """The frozen model's pass over a unit."""
+        with about(unit=unit.unit, camera=_only_camera(unit)):
+            return self._look(unit.frames)
 
     def __call__(
-        self, unit: dict[str, Any], looked: Looked | None = None, idle_s: float = 0.0
-    ) -> dict[str, Any]:
+        self, unit: Unit, looked: Looked | None = None, idle_s: float = 0.0
+    ) -> LabelledUnit:
         """`label_unit`, and a line in the log."""
-        with about(unit=unit["unit"], camera=_only_camera(unit)):
+        with about(unit=unit.unit, camera=_only_camera(unit)):
             labelled = self.label_unit(unit, looked, idle_s)
-            log.info("labelled", extra={name: labelled[name] for name in _LOGGED})
+            log.info("labelled", extra={name: getattr(labelled.facts, name) for name in _LOGGED})
         return labelled
 
     def label_unit(
-        self, unit: dict[str, Any], looked: Looked | None = None, idle_s: float = 0.0
-    ) -> dict[str, Any]:
-        """Label a unit (rows.UNIT_ROW), merge what it changed in the bank, and only then answer
-        (rows.LABELLED_ROW).
+        self, unit: Unit, looked: Looked | None = None, idle_s: float = 0.0
+    ) -> LabelledUnit:
+        """`answer` a unit, and make the objects that are to be written.
 
-        looked: what `look` saw of it, where that was taken before. idle_s: how long this
-        labeler had nothing to do before.
+        idle_s: how long this labeler had nothing to do before.
+        """
+        stopwatch, budget = self.adapter.stopwatch, self.budget
+        stage_seconds = Counter({"decode": unit.read_seconds, "idle": idle_s})
+        spent_s = budget.spent_s if budget is not None else 0.0
+        answered = self.answer(unit, looked)
+        now = datetime.datetime.now(datetime.UTC)
+        with stopwatch("write"):
+            predictions = answered.predictions
+            if predictions is None:
+                table = schema.LABELS.empty_table()
+            else:
+                table = label_table(
+                    unit,
+                    answered.frames,
+                    answered.scopes,
+                    predictions,
+                    self.config,
+                    answered.seq,
+                    now,
+                )
+            labels = labels_file(table, len(answered.rejects), answered.log_name)
+            rejects = rejects_file(unit, answered.rejects, now)
+        guards = () if predictions is None else predictions.guard_B.tolist()
+        return LabelledUnit(
+            unit=unit.unit,
+            shard_id=unit.shard_id,
+            partial=unit.partial,
+            shard_frames=unit.shard_frames,
+            labels=labels,
+            rejects=rejects,
+            log_name=answered.log_name,
+            log=answered.log,
+            facts=UnitFacts(
+                labelled=len(answered.frames),
+                abstained=table["label"].null_count,
+                adapted=0 if predictions is None else int(predictions.adapted_B.sum()),
+                spared=sum(verdict == BUDGET for verdict in guards),
+                adapt_seconds=0.0 if budget is None else budget.spent_s - spent_s,
+                passes=0 if predictions is None else predictions.passes,
+                rejected=Counter(reject.stage for reject in answered.rejects),
+                bank_seq=answered.bank_seq,
+                bank_staleness=answered.bank_staleness,
+                cameras=_cameras(answered),
+                stage_seconds=stage_seconds + Counter(stopwatch.take()),
+            ),
+        )
+
+    def answer(self, unit: Unit, looked: Looked | None = None) -> AnsweredUnit:
+        """Label a unit, merge what it changed in the bank, and only then answer.
+
+        looked: what `look` saw of it, where that was taken before.
 
         A frame that cannot be labelled becomes a reject; the rest of the unit is labelled.
         """
-        stopwatch = self.adapter.stopwatch
-        stage_seconds = Counter({"decode": unit["read_seconds"], "idle": idle_s})
-        rejects = [dict(reject) for reject in unit["rejects"]]
-        spent_s = self.budget.spent_s if self.budget is not None else 0.0
         seq = 0 if self.bank is None else self._begin(self.bank, unit)
-        labelled, update = self._label(unit["frames"], rejects, looked)
+        labelled = self._label(unit.frames, looked)
+        update = labelled.update
         log_name, log_data = "", None
         bank_seq = staleness = None
         if self.bank is not None:
             if update or self.budget is None:
-                with self._spending(), stopwatch("bank"):
-                    receipt = self.bank.merge(unit["unit"], update)
+                with self._spending(), self.adapter.stopwatch("bank"):
+                    receipt = self.bank.merge(unit.unit, update)
                 if log_name := receipt.log_name:
-                    log_data = write_delta(update, unit=unit["unit"], seq=receipt.seq)
+                    log_data = write_delta(update, unit=unit.unit, seq=receipt.seq)
                 bank_seq = receipt.seq
                 staleness = max(0, bank_seq - seq - bool(log_name))
             else:
                 bank_seq, staleness, self._behind = seq, 0, True
-        now = datetime.datetime.now(datetime.UTC)
-        counts = Counter(reject["stage"] for reject in rejects)
-        with stopwatch("write"):
-            labels = label_rows(unit, labelled, self.config, seq, now)
-            return {
-                "unit": unit["unit"],
-                "shard_id": unit["shard_id"],
-                "partial": unit["partial"],
-                "shard_frames": unit["shard_frames"],
-                "labels": labels_file(labels, len(rejects), log_name),
-                "rejects": rejects_file(unit, rejects, now),
-                "log_name": log_name,
-                "log": log_data,
-                "labelled": len(labelled),
-                "abstained": sum(label["label"] is None for label in labels),
-                "adapted": sum(prediction.adapted for _, _, prediction in labelled),
-                "spared": sum(prediction.guard == BUDGET for _, _, prediction in labelled),
-                "adapt_seconds": 0.0 if self.budget is None else self.budget.spent_s - spent_s,
-                "passes": sum(p.cost.forwards + p.cost.backwards for _, _, p in labelled),
-                "rejected": json.dumps(counts),
-                "bank_seq": bank_seq,
-                "bank_staleness": staleness,
-                "cameras": json.dumps(_cameras(labelled)),
-                "stage_seconds": json.dumps(stage_seconds + Counter(stopwatch.take())),
-            }
+        return AnsweredUnit(
+            frames=labelled.frames,
+            scopes=[self._scope(frame) for frame in labelled.frames],
+            predictions=labelled.predictions,
+            rejects=[*unit.rejects, *labelled.rejects],
+            seq=seq,
+            bank_seq=bank_seq,
+            bank_staleness=staleness,
+            log_name=log_name,
+            log=log_data,
+        )
 
-    def _begin(self, bank: BankClient, unit: dict[str, Any]) -> int:
+    def _begin(self, bank: BankClient, unit: Unit) -> int:
         """Start on a unit, with the bank up to date if it will be needed; gives its seq."""
         with self._spending(), self.adapter.stopwatch("bank"):
-            seq = bank.begin(unit["unit"])
-            if self._behind and self._time_for(unit["frames"]):
-                seq, self._behind = bank.merge(unit["unit"], {}).seq, False
+            seq = bank.begin(unit.unit)
+            if self._behind and self._time_for(unit.frames):
+                seq, self._behind = bank.merge(unit.unit, {}).seq, False
         return seq
 
-    def _time_for(self, frames: list[dict[str, Any]]) -> bool:
+    def _time_for(self, frames: Sequence[DecodedFrame]) -> bool:
         """Whether the budget allows to adapt to these frames, or to one of them."""
-        least = len(frames) if self.config.method.algorithm == "domains" else 1
+        least = len(frames) if self.one_pass else 1
         return self.budget is None or self.budget.affordable(least) == least
 
     def _spending(
@@ -167,182 +240,173 @@ class MintLabeler:
         """`AdaptBudget.spending`, where there is a budget."""
         return nullcontext() if self.budget is None else self.budget.spending(frames, stage=stage)
 
-    def _label(
-        self,
-        frames: list[dict[str, Any]],
-        rejects: list[dict[str, Any]],
-        looked: Looked | None,
-    ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
-        """(frame, bank scope, prediction) for each frame, and what changed in each bank."""
+    def _label(self, frames: Sequence[DecodedFrame], looked: Looked | None) -> Labelled:
         if self.bank is None:
-            return self._label_frozen(looked or self._look(frames), rejects), {}
-        if self.config.method.algorithm == "domains":
+            return self._label_frozen(looked or self._look(frames))
+        if self.one_pass:
             if not self._time_for(frames):
-                return self._label_frozen(self._look(frames), rejects, guard=BUDGET), {}
-            return self._label_stream(self.bank, looked or self._look(frames), rejects)
-        spared: dict[str, Prediction] = {}
-        if self.budget is not None:
-            frames, spared = self._spare(self.budget, frames, rejects)
-        return self._adapt(self.bank, frames, spared, rejects)
+                return self._label_frozen(self._look(frames), guard=BUDGET)
+            return self._label_together(self.bank, looked or self._look(frames))
+        if self.budget is None:
+            return self._label_one_by_one(self.bank, frames)
+        return self._label_within(self.budget, self.bank, frames)
 
-    def _spare(
-        self, budget: AdaptBudget, frames: list[dict[str, Any]], rejects: list[dict[str, Any]]
-    ) -> tuple[list[dict[str, Any]], dict[str, Prediction]]:
-        """The frames that can be read, and the frozen answers of those that there is no time for.
+    def _label_frozen(self, looked: Looked, guard: str = NO_GUARD) -> Labelled:
+        """The frozen model's answers."""
+        predictions = None
+        if looked.seen is not None:
+            predictions = self.adapter.label_frozen(looked.seen, self.config.top_k, guard=guard)
+        return Labelled(looked.frames, predictions, looked.rejects, {})
 
-        There is time for the most uncertain ones first.
-        """
-        started_s = self.adapter.stopwatch.total_s
-        answers = self._label_frozen(self._look(frames), rejects, guard=BUDGET)
-        each_s = (self.adapter.stopwatch.total_s - started_s) / max(1, len(answers))
-        cost = self.adapter.cost(self.config.method.views)
-        count = budget.affordable(len(answers), each_s * (cost.forwards + cost.backwards))
-        certain_first = sorted(answers, key=lambda answer: answer[2].entropy)
-        return [frame for frame, _, _ in answers], {
-            frame["frame"]: prediction
-            for frame, _, prediction in certain_first[: len(answers) - count]
-        }
-
-    def _adapt(
-        self,
-        client: BankClient,
-        frames: list[dict[str, Any]],
-        spared: dict[str, Prediction],
-        rejects: list[dict[str, Any]],
-    ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
-        """One frame after the other, except those whose answer stands in `spared`."""
-        labelled = []
-        banks: dict[str, BankTensors] = {}
-        for frame in frames:
-            scope = self._scope(frame)
-            if frame["frame"] in spared:
-                labelled.append((frame, scope, spared[frame["frame"]]))
-                continue
-            if scope not in banks:
-                state = client.state(scope)
-                self.adapter.load_bank(*bank_state.effective(state), state.usage_K)
-                banks[scope] = self.adapter.bank
-            self.adapter.bank = banks[scope]
-            try:
-                with self._spending(frames=1):
-                    # A copy: torch takes no read-only memory.
-                    views = self.adapter.views(_pixels(frame).copy(), frame["frame"])
-                    prediction = self.adapter.label_views(views, self.config.top_k)
-            except Exception as error:
-                rejects.append(_reject(frame, error))
-                continue
-            banks[scope] = self.adapter.bank
-            labelled.append((frame, scope, prediction))
-        return labelled, {
-            scope: bank_state.delta(client.state(scope), *bank.arrays(), bank.decay)
-            for scope, bank in banks.items()
-        }
-
-    def _label_stream(
-        self, client: BankClient, looked: Looked, rejects: list[dict[str, Any]]
-    ) -> tuple[Labelled, dict[str, bank_state.Delta]]:
-        """All frames by the banks of their domains."""
-        rejects.extend(looked.rejects)
+    def _label_together(self, client: BankClient, looked: Looked) -> Labelled:
+        """All frames at once, by the banks of their scopes."""
         if looked.seen is None:
-            return [], {}
+            return Labelled((), None, looked.rejects, {})
         scopes = [self._scope(frame) for frame in looked.frames]
-        banks = {}
-        for scope in dict.fromkeys(scopes):
-            state = client.state(scope)
-            banks[scope] = self.adapter.domain_bank(
-                *bank_state.effective(state), state.usage_K, self.config.labelers
-            )
+        banks = {scope: self._bank(client, scope) for scope in dict.fromkeys(scopes)}
         with self._spending(frames=len(looked.frames), stage="domains"):
-            predictions = self.adapter.label_stream(
+            predictions = self.adapter.label_frames(
                 looked.seen,
                 [banks[scope] for scope in scopes],
-                [frame["camera"] for frame in looked.frames],
+                [frame.camera for frame in looked.frames],
                 self.config.top_k,
                 learn=not self.config.relabels,
             )
-        labelled = list(zip(looked.frames, scopes, predictions, strict=True))
-        if self.config.relabels:
-            return labelled, {}
-        return labelled, {
-            scope: bank_state.delta(client.state(scope), *bank.arrays(), bank.decay)
+        update = {} if self.config.relabels else self._update(client, banks)
+        return Labelled(looked.frames, predictions, looked.rejects, update)
+
+    def _label_one_by_one(
+        self,
+        client: BankClient,
+        frames: Sequence[DecodedFrame],
+        spared: Mapping[str, Predictions] | None = None,
+    ) -> Labelled:
+        """One frame after the other, except those whose answer stands in `spared`, by frame id."""
+        labelled, predictions = list[DecodedFrame](), list[Predictions]()
+        rejects = list[Rejected]()
+        banks: dict[str, BankInUse] = {}
+        for frame in frames:
+            if spared is not None and frame.frame in spared:
+                labelled.append(frame)
+                predictions.append(spared[frame.frame])
+                continue
+            scope = self._scope(frame)
+            if scope not in banks:
+                banks[scope] = self._bank(client, scope)
+            try:
+                with self._spending(frames=1):
+                    # A copy: torch takes no read-only memory.
+                    views = self.adapter.views(frame.rgb_HW3.copy(), frame.frame)
+                    found = self.adapter.label_frames(
+                        self.adapter.look(views), [banks[scope]], [frame.camera], self.config.top_k
+                    )
+            except Exception as error:
+                rejects.append(_reject(frame, error))
+                continue
+            labelled.append(frame)
+            predictions.append(found)
+        joined = Predictions.joined(predictions) if predictions else None
+        return Labelled(labelled, joined, rejects, self._update(client, banks))
+
+    def _label_within(
+        self, budget: AdaptBudget, client: BankClient, frames: Sequence[DecodedFrame]
+    ) -> Labelled:
+        """As many frames one by one as there is time for, the most uncertain ones first; the
+        others get the frozen answer."""
+        started_s = self.adapter.stopwatch.total_s
+        frozen = self._label_frozen(self._look(frames), guard=BUDGET)
+        if frozen.predictions is None:
+            return frozen
+        count = len(frozen.frames)
+        each_s = (self.adapter.stopwatch.total_s - started_s) / count
+        cost = self.adapter.algorithm.cost
+        affordable = budget.affordable(count, each_s * (cost.forwards + cost.backwards))
+        certain_first = np.argsort(frozen.predictions.entropy_B, kind="stable")
+        spared = {
+            frozen.frames[index].frame: frozen.predictions.take([index])
+            for index in certain_first[: count - affordable]
+        }
+        labelled = self._label_one_by_one(client, frozen.frames, spared)
+        return labelled._replace(rejects=[*frozen.rejects, *labelled.rejects])
+
+    def _bank(self, client: BankClient, scope: str) -> BankInUse:
+        bank: BankInUse = self.adapter.algorithm.bank(client.state(scope), self.config.labelers)
+        return bank
+
+    def _update(self, client: BankClient, banks: Mapping[str, BankInUse]) -> Update:
+        return {
+            scope: delta(client.state(scope), *bank.arrays(), bank.decay)
             for scope, bank in banks.items()
         }
 
-    def _label_frozen(
-        self, looked: Looked, rejects: list[dict[str, Any]], guard: str = NO_GUARD
-    ) -> Labelled:
-        """The frozen model's answers."""
-        rejects.extend(looked.rejects)
-        if looked.seen is None:
-            return []
-        predictions = self.adapter.label_frozen(looked.seen, self.config.top_k, guard=guard)
-        return [
-            (frame, self._scope(frame), prediction)
-            for frame, prediction in zip(looked.frames, predictions, strict=True)
-        ]
-
-    def _look(self, frames: list[dict[str, Any]]) -> Looked:
+    def _look(self, frames: Sequence[DecodedFrame]) -> Looked:
         """One pass over view 0 of all frames. What cannot be made into a view becomes a reject."""
+        readable, rejects = tuple(frames), list[Rejected]()
         try:
-            views = self.adapter.first_views([_pixels(frame) for frame in frames])
-            rejects: list[dict[str, Any]] = []
+            views = self.adapter.first_views([frame.rgb_HW3 for frame in frames])
         except Exception as error:
             log.debug("frames cannot be read together: %s", error)
-            frames, views, rejects = self._views_one_by_one(frames)
-        return Looked(frames, rejects, self.adapter.look(views) if frames else None)
+            readable, views = self._views_one_by_one(frames, rejects)
+        seen = self.adapter.look(views) if readable else None
+        return Looked(readable, tuple(rejects), seen)
 
     def _views_one_by_one(
-        self, frames: list[dict[str, Any]]
-    ) -> tuple[list[dict[str, Any]], torch.Tensor, list[dict[str, Any]]]:
-        """The frames that can be read, view 0 of each, and the rejects."""
-        readable, views, rejects = [], [torch.empty(0)], []
+        self, frames: Sequence[DecodedFrame], rejects: list[Rejected]
+    ) -> tuple[tuple[DecodedFrame, ...], torch.Tensor]:
+        """The frames that can be read and view 0 of each; `rejects` gets the others."""
+        readable, views = list[DecodedFrame](), [torch.empty(0)]
         for frame in frames:
             try:
-                views.append(self.adapter.first_views([_pixels(frame)]))
+                views.append(self.adapter.first_views([frame.rgb_HW3]))
                 readable.append(frame)
             except Exception as error:
                 rejects.append(_reject(frame, error))
-        return readable, torch.cat(views[1:] or views), rejects
+        return tuple(readable), torch.cat(views[1:] or views)
 
-    def _scope(self, frame: dict[str, Any]) -> str:
-        return (frame["camera"] or SHARED) if self.config.bank_scope == "camera" else SHARED
+    def _scope(self, frame: DecodedFrame) -> str:
+        return (frame.camera or SHARED) if self.config.bank_scope == "camera" else SHARED
 
 
 _LOGGED = ("labelled", "abstained", "adapted", "rejected", "bank_seq", "bank_staleness")
 
 
-def _cameras(labelled: Labelled) -> dict[str, dict[str, Any]]:
-    """What rows.LABELLED_ROW tells of each camera's domain; nothing where there are none."""
-    found: dict[str, dict[str, Any]] = {}
-    for frame, _, prediction in labelled:
-        if prediction.bank_domain is not None:
-            # The same for all frames of a camera in a unit.
-            camera = found.setdefault(frame["camera"] or "", {"frames": 0})
-            camera |= {"domain": prediction.bank_domain, "drift": prediction.drift}
-            camera["guard"] = prediction.guard
-            camera["frames"] += 1
-    return found
+def _cameras(answered: AnsweredUnit) -> tuple[CameraDomain, ...]:
+    """Where each camera's frames stand, which is the same for all of them in a unit."""
+    predictions, frames = answered.predictions, Counter[str]()
+    last: dict[str, int] = {}
+    if predictions is None:
+        return ()
+    for index, frame in enumerate(answered.frames):
+        if predictions.domain_B[index] >= 0:
+            camera = frame.camera or ""
+            frames[camera] += 1
+            last[camera] = index
+    return tuple(
+        CameraDomain(
+            camera=camera,
+            domain=int(predictions.domain_B[index]),
+            drift=predictions[index].drift,
+            guard=predictions.guard_B[index],
+            frames=frames[camera],
+        )
+        for camera, index in last.items()
+    )
 
 
-def _only_camera(unit: dict[str, Any]) -> str | None:
+def _only_camera(unit: Unit) -> str | None:
     """The camera of all frames of a unit, where they have one in common."""
-    cameras = {frame["camera"] for frame in unit["frames"]}
+    cameras = {frame.camera for frame in unit.frames}
     return cameras.pop() if len(cameras) == 1 else None
 
 
-def _pixels(frame: dict[str, Any]) -> np.ndarray:
-    shape = (frame["pixels_height"], frame["pixels_width"], 3)
-    return np.frombuffer(frame["pixels"], np.uint8).reshape(shape)
-
-
-def _reject(frame: dict[str, Any], error: Exception) -> dict[str, Any]:
-    with about(camera=frame["camera"]):
-        log.error("frame %s could not be labelled", frame["frame"], exc_info=error)
-    return {
-        "frame": frame["frame"],
-        "member": frame["member"],
-        "stage": "label",
-        "error_type": type(error).__name__,
-        "message": str(error),
-        "size_bytes": None,
-    }
+def _reject(frame: DecodedFrame, error: Exception) -> Rejected:
+    with about(camera=frame.camera):
+        log.error("frame %s could not be labelled", frame.frame, exc_info=error)
+    return Rejected(
+        frame=frame.frame,
+        member=frame.member,
+        stage="label",
+        error_type=type(error).__name__,
+        message=str(error),
+        size_bytes=None,
+    )

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from mint_stream.config import MethodConfig
 from mint_stream.method import guard
 from mint_stream.method.guard import Evidence
+from mint_stream.method.prediction import Standing
 
 Array = NDArray[np.float64]
 
@@ -49,17 +50,6 @@ class Sums:
     SPREAD, WITHIN, FREEDOM, SAME, PAIRS = range(4, 9)
     USUAL_SPREAD, USUAL_FRAMES, MIXED, MIXED_FREEDOM = range(9, 13)
     COUNT = 13
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a frame stands: what the guard says of its domain, and how far that has drifted."""
-
-    verdict: str = guard.LEARNING
-    entry: int | None = None
-    """The domain; None where no bank knows the frame."""
-    drift: float | None = None
-    """How far the camera's frames lie from the domain that the bank began with; see `drift`."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ overwritten: of two attempts one wins, and what counts is what the winner's labe
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from mint_stream.logs import about
 from mint_stream.output.names import (
@@ -26,6 +26,7 @@ from mint_stream.output.names import (
     relabelled_name,
     shard_end_name,
 )
+from mint_stream.output.units import CommittedUnit, LabelledUnit
 from mint_stream.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,9 @@ class Bank(Protocol):
 
 
 def commit_units(
-    units: Sequence[Mapping[str, Any]], store: Store, bank: Bank | None, *, again: bool = False
-) -> list[dict[str, Any]]:
-    """Commit units (rows.LABELLED_ROW) in their order; says so of each (rows.COMMITTED_ROW).
+    units: Sequence[LabelledUnit], store: Store, bank: Bank | None, *, again: bool = False
+) -> list[CommittedUnit]:
+    """Commit units in their order, and say what became of each.
 
     What stands before the commit points is written for several units at a time: a distant store
     takes as long for one small object as for ten.
@@ -61,21 +62,24 @@ def commit_units(
     committed = []
     for unit in units:
         started = time.perf_counter() - ahead_s
-        with about(unit=unit["unit"]):
-            told = _recommit(unit, store) if again else _commit(unit, store, bank)
-        seconds = {**json.loads(unit["stage_seconds"]), "commit": time.perf_counter() - started}
-        committed.append({**told, "stage_seconds": json.dumps(seconds)})
+        with about(unit=unit.unit):
+            won = _recommit(unit, store) if again else _commit(unit, store, bank)
+        seconds = {**unit.facts.stage_seconds, "commit": time.perf_counter() - started}
+        # A frame that cannot be read any more keeps its row.
+        rejected = {} if again else unit.facts.rejected
+        facts = replace(unit.facts, stage_seconds=seconds, rejected=rejected)
+        committed.append(CommittedUnit(unit=unit.unit, won=won, facts=facts))
     return committed
 
 
 def commit_unit(
-    unit: Mapping[str, Any], store: Store, bank: Bank | None, *, again: bool = False
-) -> dict[str, Any]:
+    unit: LabelledUnit, store: Store, bank: Bank | None, *, again: bool = False
+) -> CommittedUnit:
     """`commit_units` of one."""
     return commit_units([unit], store, bank, again=again)[0]
 
 
-def _each(write: Callable[[Mapping[str, Any]], None], units: Sequence[Mapping[str, Any]]) -> None:
+def _each(write: Callable[[LabelledUnit], None], units: Sequence[LabelledUnit]) -> None:
     if len(units) == 1:
         write(units[0])
     elif units:
@@ -83,45 +87,30 @@ def _each(write: Callable[[Mapping[str, Any]], None], units: Sequence[Mapping[st
             list(writers.map(write, units))
 
 
-def _write_ahead(unit: Mapping[str, Any], store: Store) -> None:
+def _write_ahead(unit: LabelledUnit, store: Store) -> None:
     """What has to be there when the unit is committed, and does no harm if it never is."""
-    name = unit["unit"]
-    with about(unit=name):
-        _write_rejects(name, unit["rejects"], store)
-        if unit["log_name"]:
-            store.create(unit["log_name"], unit["log"])
-        if unit["partial"]:
-            store.create(partial_name(name), b"")
-        if unit["shard_frames"] is not None:
-            store.create(shard_end_name(unit["shard_id"], unit["shard_frames"]), b"")
+    with about(unit=unit.unit):
+        _write_rejects(unit.unit, unit.rejects, store)
+        if unit.log is not None:
+            store.create(unit.log_name, unit.log)
+        if unit.partial:
+            store.create(partial_name(unit.unit), b"")
+        if unit.shard_frames is not None:
+            store.create(shard_end_name(unit.shard_id, unit.shard_frames), b"")
 
 
-def _commit(unit: Mapping[str, Any], store: Store, bank: Bank | None) -> dict[str, Any]:
-    name = unit["unit"]
-    won = store.create(labels_name(name), unit["labels"])
+def _commit(unit: LabelledUnit, store: Store, bank: Bank | None) -> bool:
+    won = store.create(labels_name(unit.unit), unit.labels)
     if not won:
-        log.warning("unit %s was committed by another attempt before", name)
+        log.warning("unit %s was committed by another attempt before", unit.unit)
     if bank is not None:
         # Where another attempt won, its labels say which merge counts: the server looks there.
-        bank.committed(name, unit["log_name"] if won else None)
-    return _told(unit, won)
+        bank.committed(unit.unit, unit.log_name if won else None)
+    return won
 
 
-def _recommit(unit: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    won = store.create(relabelled_name(unit["unit"]), unit["labels"])
-    # A frame that cannot be read any more keeps its row.
-    return _told({**unit, "rejected": "{}"}, won)
-
-
-def _told(unit: Mapping[str, Any], won: bool) -> dict[str, Any]:
-    return {**{name: unit[name] for name in _TOLD}, "won": won}
-
-
-_TOLD = (
-    *("unit", "labelled", "abstained", "adapted", "spared", "adapt_seconds", "rejected"),
-    *("bank_seq", "bank_staleness", "cameras"),
-)
-"""What is handed on to the driver as it came."""
+def _recommit(unit: LabelledUnit, store: Store) -> bool:
+    return store.create(relabelled_name(unit.unit), unit.labels)
 
 
 def _write_rejects(unit: str, data: bytes | None, store: Store) -> None:

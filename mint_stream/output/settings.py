@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mint_stream.config import ConfigError
+from mint_stream.config import ConfigError, MethodConfig
 from mint_stream.output.schema import SETTINGS
 from mint_stream.store.errors import ObjectMissing, StorageError
 from mint_stream.store.store import Store
@@ -28,6 +28,11 @@ class Settings:
     def preset(self) -> dict[str, Any]:
         """The method's hyper-parameters by name."""
         return dict(self.values["preset"])
+
+    @property
+    def method(self) -> MethodConfig:
+        """The same, checked."""
+        return MethodConfig.from_dict(self.values["preset"])
 
     @property
     def classes(self) -> list[str]:

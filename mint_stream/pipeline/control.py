@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+
+from mint_stream.input.units import ShardTask
 
 _ASK_AGAIN_S = 0.25
 """How long an answer to `stopping` is good for: asking takes a millisecond, a unit maybe ten."""
@@ -24,7 +25,7 @@ class RunControl:
 
     def __init__(self) -> None:
         self._stopping = False
-        self._handed_out: list[dict[str, Any]] = []
+        self._handed_out: list[ShardTask] = []
 
     def stop(self) -> None:
         """Finish the units in flight and hand out no more."""
@@ -34,7 +35,7 @@ class RunControl:
         """Whether `stop` was called."""
         return self._stopping
 
-    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
+    def hand_out(self, start: int, shards: list[ShardTask]) -> int:
         """Note that the source yields `shards`, from position `start` on; gives what is noted.
 
         Fewer than `start` are where this was started again: then nothing is added.
@@ -43,7 +44,7 @@ class RunControl:
             self._handed_out[start:] = shards
         return len(self._handed_out)
 
-    def handed_out(self) -> list[dict[str, Any]]:
+    def handed_out(self) -> list[ShardTask]:
         """What was handed out so far, in order."""
         return self._handed_out
 
@@ -68,13 +69,13 @@ class RemoteControl:
             self._asked_s = time.monotonic()
         return self._stopping
 
-    def hand_out(self, start: int, shards: list[dict[str, Any]]) -> int:
+    def hand_out(self, start: int, shards: list[ShardTask]) -> int:
         """See `RunControl.hand_out`."""
         return int(ray.get(self.actor.hand_out.remote(start, shards)))
 
-    def handed_out(self) -> list[dict[str, Any]]:
+    def handed_out(self) -> list[ShardTask]:
         """See `RunControl.handed_out`."""
-        shards: list[dict[str, Any]] = ray.get(self.actor.handed_out.remote())
+        shards: list[ShardTask] = ray.get(self.actor.handed_out.remote())
         return shards
 
     def end(self) -> None:

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import Any
 
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from mint_stream.config import RunConfig
+from mint_stream.input.records import from_row
+from mint_stream.input.units import ShardTask
+from mint_stream.output.units import CommittedUnit
 from mint_stream.pipeline.bank_actor import RemoteBank
 from mint_stream.pipeline.control import RemoteControl
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import ParcelSize, StreamBroken, unpack
 from mint_stream.pipeline.parts import labeler_config, read_config
 from mint_stream.pipeline.preflight import Prepared
+from mint_stream.pipeline.rows import Place
 from mint_stream.pipeline.source import FollowConfig, ShardSource
 from mint_stream.pipeline.stages import LabelUnits, commit_units, read_units
 
@@ -35,12 +38,12 @@ PARCEL_PASSES = 256
 def labelled_units(
     config: RunConfig,
     prepared: Prepared,
-    left: list[dict[str, Any]],
+    left: list[ShardTask],
     control: RemoteControl,
     bank: RemoteBank | None,
     origin: Origin,
-) -> Generator[dict[str, Any]]:
-    """Label the shards in `left` (and with `follow` those that arrive): rows.COMMITTED_ROW rows.
+) -> Generator[CommittedUnit]:
+    """Label the shards in `left` (and with `follow` those that arrive), and say what was committed.
 
     Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed, and
     `StreamBroken` if the only labeler did not get all parcels.
@@ -90,14 +93,15 @@ def labelled_units(
         )
     )
     dataset.set_name(f"label_{origin.run}")
-    place: dict[str, Any] | None = None
+    place: dict[str, object] | None = None
     # Nothing ahead: a block that is fetched ahead is handed on only when the next one is there, and
     # with `follow` that may take hours.
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from unpack(batch)
+        yield from unpack(CommittedUnit, batch)
         # The last one that was handed on as a whole; not told of after a stop.
         place = next(filter(None, reversed(batch["place"].to_pylist())), place)
-    complete = place is not None and place["shard"] == len(left) - 1 and place["last"]
+    at = None if place is None else from_row(Place, place)
+    complete = at is not None and at.shard == len(left) - 1 and at.last
     if alone and not (complete or config.follow or control.stopping()):
         raise StreamBroken(f"the last parcel of {len(left)} shards did not come")
 

@@ -8,11 +8,11 @@ microseconds a unit. Retries of the store and checkpoints are counted where they
 
 from __future__ import annotations
 
-import json
 import threading
-from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
+
+from mint_stream.output.units import CameraDomain, CommittedUnit
 
 MOST_CAMERAS = 100
 """Cameras with series of their own; the others' frames are counted together, as `others`."""
@@ -66,36 +66,37 @@ class RunMetrics:
         for stage in _REJECT_STAGES:
             self._inc(self._rejects, _NOTHING, stage=stage)
 
-    def add(self, unit: dict[str, Any]) -> None:
-        """Count one rows.COMMITTED_ROW."""
-        seconds = json.loads(unit["stage_seconds"])
-        for stage, spent_s in seconds.items():
+    def add(self, unit: CommittedUnit) -> None:
+        """Count a unit."""
+        facts = unit.facts
+        for stage, spent_s in facts.stage_seconds.items():
             self._inc(self._seconds, spent_s, stage=stage)
-        self._commit.observe(seconds["commit"], self._tags)
-        if not unit["won"]:
+        self._commit.observe(facts.stage_seconds["commit"], self._tags)
+        if not unit.won:
             return
-        self._inc(self._frames, unit["labelled"])
-        self._inc(self._adapted, unit["adapted"])
-        self._inc(self._spared, unit["spared"])
-        self._inc(self._abstained, unit["abstained"])
-        for stage, rejects in json.loads(unit["rejected"]).items():
+        self._inc(self._frames, facts.labelled)
+        self._inc(self._adapted, facts.adapted)
+        self._inc(self._spared, facts.spared)
+        self._inc(self._abstained, facts.abstained)
+        for stage, rejects in facts.rejected.items():
             self._inc(self._rejects, rejects, stage=stage)
-        if unit["bank_seq"] is not None:
+        if facts.bank_seq is not None:
             # Units of several labelers are committed in any order.
-            self._merges = max(self._merges, unit["bank_seq"])
+            self._merges = max(self._merges, facts.bank_seq)
             self._seq.set(self._merges, self._tags)
-        self._staleness.set(unit["bank_staleness"], self._tags)
-        for camera, about in json.loads(unit["cameras"]).items():
-            self._add_camera(camera, about)
+            self._staleness.set(facts.bank_staleness or 0, self._tags)
+        for camera in facts.cameras:
+            self._add_camera(camera)
 
-    def _add_camera(self, camera: str, about: dict[str, Any]) -> None:
+    def _add_camera(self, about: CameraDomain) -> None:
+        camera = about.camera
         if len(self._cameras) < MOST_CAMERAS:
             self._cameras.add(camera)
         if camera in self._cameras:
-            self._drift.set(about["drift"], {**self._tags, "camera": camera})
+            self._drift.set(about.drift or 0.0, {**self._tags, "camera": camera})
         else:
             camera = "others"
-        self._inc(self._guard, about["frames"], state=about["guard"], camera=camera)
+        self._inc(self._guard, about.frames, state=about.guard, camera=camera)
 
     def end(self) -> None:
         """The run labels no more."""

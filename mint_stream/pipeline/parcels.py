@@ -9,13 +9,17 @@ takes what the first attempt has handed on as handed on, by position.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 
-from mint_stream.pipeline.rows import PLACE, row
+from mint_stream.input.records import from_row
+from mint_stream.input.units import Unit
+from mint_stream.pipeline.rows import Place, parcel_row
+
+Kind = TypeVar("Kind")
 
 _MOST_EARLY = 64
 """Parcels that wait for one before them: no more than a few are under way to a labeler."""
@@ -34,55 +38,47 @@ class ParcelSize:
     """Of pixels in a parcel, unless a single unit has more."""
 
 
-def pack(
-    schema: pa.Schema, units: Sequence[Mapping[str, Any]], place: Mapping[str, Any] | None = None
-) -> pa.Table:
-    """Units (values of `schema`, as `flow` has them) as a table of one row.
+def pack(kind: type[Kind], units: Sequence[Kind], place: Place | None = None) -> pa.Table:
+    """Units, all of one dataclass, as a table of one row.
 
-    place: a rows.PLACE, for parcels that `InOrder` is to put in order.
+    place: for parcels that `InOrder` is to put in order.
     """
-    units_column = pa.field("units", pa.list_(pa.struct(list(schema))))
-    return row(pa.schema([units_column, ("place", PLACE)]), {"units": units, "place": place})
+    return parcel_row(kind, list(units), place)
 
 
-def place_of(parcel: pa.Table) -> dict[str, Any]:
-    """The rows.PLACE of a parcel."""
-    place: dict[str, Any] = parcel["place"][0].as_py()
-    return place
+def place_of(parcel: pa.Table) -> Place | None:
+    """Where a parcel stands in the stream."""
+    place = parcel["place"][0].as_py()
+    return None if place is None else from_row(Place, place)
 
 
-def unpack(parcels: pa.Table) -> Iterator[dict[str, Any]]:
+def unpack(kind: type[Kind], parcels: pa.Table) -> Iterator[Kind]:
     """The units of all rows of a table, in order, each converted when its turn comes."""
     for chunk in parcels["units"].chunks:
         structs = chunk.flatten()
         for index in range(len(structs)):
-            yield structs[index].as_py()
+            yield from_row(kind, structs[index].as_py())
 
 
-def parcels(
-    schema: pa.Schema,
-    units: Iterable[dict[str, Any]],
-    shard: int,
-    size: ParcelSize,
-) -> Iterator[pa.Table]:
-    """The units of a shard (rows.UNIT_ROW) as parcels; an empty one if there are none.
+def parcels(units: Iterable[Unit], shard: int, size: ParcelSize) -> Iterator[pa.Table]:
+    """The units of a shard as parcels; an empty one if there are none.
 
     shard: its number among those that are handed out.
     """
-    number, waiting = 0, list[dict[str, Any]]()
+    number, waiting = 0, list[Unit]()
     for gathered in _gathered(units, size):
         if waiting:
-            yield pack(schema, waiting, {"shard": shard, "number": number, "last": False})
+            yield pack(Unit, waiting, Place(shard=shard, number=number, last=False))
             number += 1
         waiting = gathered
-    yield pack(schema, waiting, {"shard": shard, "number": number, "last": True})
+    yield pack(Unit, waiting, Place(shard=shard, number=number, last=True))
 
 
-def _gathered(units: Iterable[dict[str, Any]], size: ParcelSize) -> Iterator[list[dict[str, Any]]]:
-    wanted, waiting, waiting_bytes = min(size.first, size.most), list[dict[str, Any]](), 0
+def _gathered(units: Iterable[Unit], size: ParcelSize) -> Iterator[list[Unit]]:
+    wanted, waiting, waiting_bytes = min(size.first, size.most), list[Unit](), 0
     for unit in units:
         waiting.append(unit)
-        waiting_bytes += sum(len(frame["pixels"]) for frame in unit["frames"])
+        waiting_bytes += sum(len(frame.pixels) for frame in unit.frames)
         if len(waiting) >= wanted or waiting_bytes >= size.most_bytes:
             yield waiting
             wanted, waiting, waiting_bytes = min(2 * wanted, size.most), [], 0
@@ -111,10 +107,11 @@ class InOrder:
     def due(self, parcel: pa.Table) -> Iterator[pa.Table]:
         """What can be labelled now that `parcel` has arrived."""
         place = place_of(parcel)
-        here = place["shard"], place["number"]
+        assert place is not None
+        here = place.shard, place.number
         if here < self._next or here in self._early:
             raise StreamBroken(f"parcel {here} came twice")
-        self._early[here] = place["last"], parcel
+        self._early[here] = place.last, parcel
         if len(self._early) > _MOST_EARLY:
             raise StreamBroken(f"parcel {self._next} did not come")
         while self._next in self._early:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
 
-from mint_stream.input.grid import ShardProgress, unit_id
+from mint_stream.input.grid import unit_id
 from mint_stream.input.shard import Shard
+from mint_stream.input.units import ShardTask
 from mint_stream.output.done import Done
 
 REPLACED = (
@@ -16,21 +15,11 @@ REPLACED = (
 )
 
 
-def shard_row(
-    shard: Shard, progress: ShardProgress, stop: int | None = None, refused: str | None = None
-) -> dict[str, Any]:
-    """rows.SHARD_ROW of a shard of which `progress` is committed, but for its number.
-
-    `stop` bounds its frames."""
-    done = json.dumps(list(progress.frames_from.items()))
-    return {"shard": shard.to_json(), "done": done, "stop": stop, "refused": refused}
-
-
 def plan_again(
     shards: Iterable[Shard], done: Done, units: Collection[str]
-) -> tuple[list[dict[str, Any]], set[str]]:
-    """rows.SHARD_ROW rows for committed `units`, and those of them that are in none of `shards`."""
-    left: list[dict[str, Any]] = []
+) -> tuple[list[ShardTask], set[str]]:
+    """Tasks for committed `units`, and those of them that are in none of `shards`."""
+    left: list[ShardTask] = []
     missing = set(units)
     for shard in shards:
         starts = done.progress(shard.id).frames_from
@@ -38,7 +27,7 @@ def plan_again(
         if wanted:
             others = {start: n for start, n in starts.items() if start not in wanted}
             stop = max(start + starts[start] for start in wanted)
-            left.append(shard_row(shard, ShardProgress(done.unit_size, others), stop))
+            left.append(ShardTask(shard=shard, frames_from=others, stop=stop))
             missing -= {unit_id(shard.id, start) for start in wanted}
     return left, missing
 
@@ -50,19 +39,19 @@ def plan(
     limit: int | None,
     *,
     counted: int = 0,
-) -> list[dict[str, Any]]:
-    """rows.SHARD_ROW rows for what is left to do of `shards`.
+) -> list[ShardTask]:
+    """Tasks for what is left to do of `shards`.
 
     With `limit` only the first `limit` frames count; `frames_of` is asked for the size of a shard
     that was not read to its end before. `counted`: frames of the input that are done and stand in
     none of `shards`.
     """
-    left: list[dict[str, Any]] = []
+    left: list[ShardTask] = []
     frames = counted
     for shard in shards:
         progress = done.progress(shard.id)
         if done.replaced(shard.id) and not progress.frames_from:
-            left.append(shard_row(shard, progress, refused=REPLACED))
+            left.append(ShardTask(shard=shard, refused=REPLACED))
             continue
         stop = None
         if limit is not None:
@@ -74,5 +63,5 @@ def plan(
             frames += total
         complete = done.is_complete(shard.id) if stop is None else progress.is_complete(stop)
         if not complete:
-            left.append(shard_row(shard, progress, stop))
+            left.append(ShardTask(shard=shard, frames_from=progress.frames_from, stop=stop))
     return left

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
@@ -20,24 +19,23 @@ from mint_stream.bank.ledger import BankError
 from mint_stream.bank.log import RestoreError
 from mint_stream.config import ConfigError, RunConfig
 from mint_stream.input.discovery import discover
-from mint_stream.input.shards import count_frames
-from mint_stream.input.units import loose_frames
+from mint_stream.input.units import ShardTask
 from mint_stream.logs import ray_formats
-from mint_stream.output.done import Done, load_done, settled_frames
+from mint_stream.output.done import load_done
 from mint_stream.output.lease import Lease
-from mint_stream.output.suspects import suspect_units
+from mint_stream.output.units import CommittedUnit
 from mint_stream.pipeline.bank_actor import RemoteBank, start_bank_server
 from mint_stream.pipeline.control import RemoteControl, start_run_control
 from mint_stream.pipeline.dataset import labelled_units
+from mint_stream.pipeline.left import left_to_do
 from mint_stream.pipeline.metrics import RunMetrics
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import StreamBroken
 from mint_stream.pipeline.parts import run_bank
-from mint_stream.pipeline.plan import plan, plan_again
 from mint_stream.pipeline.preflight import Prepared, prepare
 from mint_stream.pipeline.signals import stop_on_signals
 from mint_stream.pipeline.summary import RunFailed, RunSummary
-from mint_stream.pipeline.tally import Tally
+from mint_stream.pipeline.tally import Tally, summarize
 from mint_stream.reports.camera_events import CameraEvents
 from mint_stream.store.errors import StorageError
 
@@ -91,7 +89,7 @@ class Run:
         try:
             done = load_done(self.prepared.store, self.prepared.unit_size)
             self._units_before, self._frames_before = len(done.units), done.frames
-            left = self._suspects(done) if self.config.relabel_suspect else self._left(done)
+            left = left_to_do(self.config, self.prepared, done)
             self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
             tally, seq = Tally(), None
             if left or self.config.follow:
@@ -104,34 +102,18 @@ class Run:
                     f"another run has taken {self.config.output} over; this one has stopped, and "
                     "what it committed is kept"
                 )
-            return self._summary(started, done, tally, seq)
+            return summarize(
+                self.config,
+                self.prepared,
+                done,
+                tally,
+                started=started,
+                seq=seq,
+                stopped=self._stopped,
+            )
         finally:
             self._ended.set()
             lease.release()
-
-    def _summary(self, started: float, done: Done, tally: Tally, seq: int | None) -> RunSummary:
-        ended, abstention = time.monotonic(), self.prepared.abstention
-        return RunSummary(
-            output=self.config.output,
-            preset=self.config.method.name,
-            frames=tally.frames,
-            units=tally.units,
-            seconds=ended - started,
-            already_done=done.frames,
-            relabels=self.config.relabel_suspect,
-            rejects=dict(tally.rejects),
-            abstained=tally.abstained,
-            abstention=None if abstention is None else abstention.describe(),
-            adapted=tally.adapted,
-            adapt_budget=self.config.adapt_budget,
-            spared=tally.spared,
-            adapt_s=tally.adapt_s,
-            labelers=self.config.num_labelers,
-            startup_s=max(0.0, (tally.labelling_since or ended) - started),
-            stage_seconds=dict(tally.stage_seconds),
-            bank_seq=seq,
-            stopped=self._stopped,
-        )
 
     def _lose_lease(self) -> None:
         self._lease_lost = True
@@ -144,39 +126,7 @@ class Run:
                 self._control.stop()
             self._ended.wait(1.0)
 
-    def _left(self, done: Done) -> list[dict[str, Any]]:
-        """rows.SHARD_ROW rows for what is not committed."""
-        config, prepared = self.config, self.prepared
-        shards, counted = prepared.shards, 0
-        loose = [shard for shard in shards if shard.kind == "images"]
-        if done.units and not all(done.is_complete(shard.id) for shard in loose):
-            # The folder may have grown, and then its images are grouped in another way.
-            settled = settled_frames(prepared.store)
-            counted = sum(frame in settled for shard in loose for frame in loose_frames(shard))
-            shards = discover(config.input, unit_size=prepared.unit_size, taken=settled)
-        return plan(
-            shards,
-            done,
-            lambda shard: count_frames(
-                shard, image_column=config.image_column, id_column=config.id_column
-            ),
-            config.limit,
-            counted=counted,
-        )
-
-    def _suspects(self, done: Done) -> list[dict[str, Any]]:
-        """rows.SHARD_ROW rows for the units whose rows the guard would not stand by."""
-        suspects = suspect_units(self.config.output, self.config.method.half_life)
-        left, missing = plan_again(self.prepared.shards, done, suspects)
-        if missing:
-            log.warning(
-                "%d suspect frames stay as they are: their shards are no longer in %s",
-                sum(suspects[unit] for unit in missing),
-                self.config.input,
-            )
-        return left
-
-    def _label(self, left: list[dict[str, Any]], tally: Tally) -> int | None:
+    def _label(self, left: list[ShardTask], tally: Tally) -> int | None:
         start_ray(log_json=self.log_json)
         self.origin.enter()
         metrics = RunMetrics(self.config.output, follow=self.config.follow)
@@ -212,9 +162,9 @@ class Run:
         return start_bank_server(bank, namespace=NAMESPACE, name=name, origin=self.origin)
 
     def _units(
-        self, left: list[dict[str, Any]], bank: RemoteBank | None, tally: Tally
-    ) -> Generator[dict[str, Any]]:
-        """rows.COMMITTED_ROW rows: of one dataset, and of another one if that breaks off."""
+        self, left: list[ShardTask], bank: RemoteBank | None, tally: Tally
+    ) -> Generator[CommittedUnit]:
+        """What was committed: of one dataset, and of another one if that breaks off."""
         deaths = 0
         while True:
             self._control = start_run_control()
@@ -249,7 +199,7 @@ class Run:
             if not left and not self.config.follow:
                 return
 
-    def _left_now(self, bank: RemoteBank | None, tally: Tally) -> list[dict[str, Any]]:
+    def _left_now(self, bank: RemoteBank | None, tally: Tally) -> list[ShardTask]:
         """What is to do for a labeler that follows one that died, as for a run that begins."""
         if bank is not None:
             bank.drop_unfinished()
@@ -258,10 +208,9 @@ class Run:
             shards = discover(config.input, unit_size=self.prepared.unit_size)
             self.prepared = replace(self.prepared, shards=shards)
         done = load_done(self.prepared.store, self.prepared.unit_size)
-        if config.relabel_suspect:
-            return self._suspects(done)
-        tally.catch_up(len(done.units) - self._units_before, done.frames - self._frames_before)
-        return self._left(done)
+        if not config.relabel_suspect:
+            tally.catch_up(len(done.units) - self._units_before, done.frames - self._frames_before)
+        return left_to_do(config, self.prepared, done)
 
     def _check_rejects(self, tally: Tally) -> None:
         rejected = sum(tally.rejects.values())

@@ -19,12 +19,12 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from mint_stream.input.discovery import discover
-from mint_stream.input.grid import ShardProgress, address
+from mint_stream.input.grid import address
 from mint_stream.input.shard import Shard
-from mint_stream.input.units import Control, loose_frames
+from mint_stream.input.units import Control, ShardTask, loose_frames
 from mint_stream.output.done import settled_frames
-from mint_stream.pipeline.plan import REPLACED, shard_row
-from mint_stream.pipeline.rows import SHARD_ROW, row
+from mint_stream.pipeline.plan import REPLACED
+from mint_stream.pipeline.rows import SHARD_ROW, shard_row
 from mint_stream.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class ShardSource(Datasource):
     """
 
     def __init__(
-        self, first: list[dict[str, Any]], control: Control, follow: FollowConfig | None = None
+        self, first: list[ShardTask], control: Control, follow: FollowConfig | None = None
     ) -> None:
         super().__init__()
         self._first, self._control, self._follow = first, control, follow
@@ -69,15 +69,15 @@ class ShardSource(Datasource):
 
         def read() -> Iterator[pa.Table]:
             arriving = () if follow is None else _arrivals(follow, first, control)
-            for number, values in enumerate(chain(first, arriving)):
-                yield row(SHARD_ROW, {**values, "number": number})
+            for number, task in enumerate(chain(first, arriving)):
+                yield shard_row(number, task)
 
         return [ReadTask(read, BlockMetadata(None, None, None), schema=SHARD_ROW)]
 
 
 def _arrivals(
-    follow: FollowConfig, first: list[dict[str, Any]], control: Control
-) -> Iterator[dict[str, Any]]:
+    follow: FollowConfig, first: list[ShardTask], control: Control
+) -> Iterator[ShardTask]:
     """Shards that appear, each once its size and version are the same in two listings.
 
     Repeated after its process died, it yields what it yielded before, in that order, and goes on.
@@ -86,29 +86,29 @@ def _arrivals(
     yield from handed_out
     listing = _Listing(follow, [*first, *handed_out])
     while not control.stopping():
-        for values in listing.stable():
-            handed_out.append(values)
+        for task in listing.stable():
+            handed_out.append(task)
             noted = control.hand_out(len(handed_out) - 1, handed_out[-1:])
             if noted < len(handed_out):
                 control.hand_out(noted, handed_out[noted:])
-            yield values
+            yield task
         _wait(follow.poll_s, control)
 
 
 class _Listing:
     """An input that grows: what is new in it since the last look, and no longer being written."""
 
-    def __init__(self, follow: FollowConfig, handed_out: list[dict[str, Any]]) -> None:
+    def __init__(self, follow: FollowConfig, handed_out: list[ShardTask]) -> None:
         self._follow = follow
         self._known = set(follow.known)
         self._images: set[str] | None = None
         self._before: dict[str, str] = {}
-        self._handed_out = [Shard.from_json(values["shard"]) for values in handed_out]
+        self._handed_out = [task.shard for task in handed_out]
         self._known |= {shard.id for shard in self._handed_out}
         self._addresses = {address(known) for known in self._known}
 
-    def stable(self) -> list[dict[str, Any]]:
-        """Rows for the new shards that looked the same the time before."""
+    def stable(self) -> list[ShardTask]:
+        """Tasks for the new shards that looked the same the time before."""
         seen: dict[str, str] = {}
         found = []
         for shard in self._shards():
@@ -118,7 +118,7 @@ class _Listing:
             if self._before.get(shard.uri) != shard.id:
                 continue
             refused = REPLACED if address(shard.id) in self._addresses else None
-            found.append(shard_row(shard, ShardProgress(self._follow.unit_size), refused=refused))
+            found.append(ShardTask(shard=shard, refused=refused))
             self._known.add(shard.id)
             self._addresses.add(address(shard.id))
             if self._images is not None:

@@ -1,7 +1,7 @@
 """The stages of the dataset, as Ray Data calls them: read_units, LabelUnits, commit_units.
 
-Between them units travel in `parcels`. What is done to a unit stands in `source`, `labeler` and
-`sink`.
+Between them units travel in `parcels`. What is done to a unit stands in `input.units`,
+`labeler` and `output.commit`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import ray
 
 from mint_stream.bank.client import BankClient
-from mint_stream.input.units import ReadConfig, read_shard
+from mint_stream.input.units import ReadConfig, Unit, read_shard
 from mint_stream.labeler.config import LabelerConfig
-from mint_stream.output import commit as sink
+from mint_stream.output import commit
+from mint_stream.output.units import CommittedUnit, LabelledUnit
 from mint_stream.pipeline.bank_actor import RemoteBank
 from mint_stream.pipeline.control import RemoteControl, was_started_again
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import InOrder, ParcelSize, pack, parcels, place_of, unpack
-from mint_stream.pipeline.rows import COMMITTED_ROW, LABELLED_ROW, UNIT_ROW, rows
+from mint_stream.pipeline.rows import shard_tasks
 from mint_stream.store.store import Store
 
 if TYPE_CHECKING:
@@ -36,11 +37,10 @@ HAND_ON_S = 0.25
 def read_units(
     batch: pa.Table, config: ReadConfig, size: ParcelSize, control: RemoteControl, origin: Origin
 ) -> Iterator[pa.Table]:
-    """rows.SHARD_ROW rows in, parcels of rows.UNIT_ROW out."""
+    """rows.SHARD_ROW rows in, parcels of units out."""
     origin.enter()
-    for shard in rows(batch):
-        units = read_shard(shard, config, control)
-        yield from parcels(UNIT_ROW, units, shard["number"], size)
+    for number, task in shard_tasks(batch):
+        yield from parcels(read_shard(task, config, control), number, size)
 
 
 class LabelUnits:
@@ -83,7 +83,7 @@ class LabelUnits:
             self._labeler = error
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Parcels of rows.UNIT_ROW in, of rows.LABELLED_ROW out. A stop request ends it early."""
+        """Parcels of units in, of labelled units out. A stop request ends it early."""
         if self._exits:
             ray.actor.exit_actor()
         if isinstance(self._labeler, Exception):
@@ -91,30 +91,30 @@ class LabelUnits:
         due = [batch] if self._order is None else list(self._order.due(batch))
         if not due:
             return
-        labelled, since = list[dict[str, Any]](), time.monotonic()
+        labelled, since = list[LabelledUnit](), time.monotonic()
         idle_s = since - (self._idle_since or since)
-        for unit, looked in self._looked(chain.from_iterable(map(unpack, due))):
+        for unit, looked in self._looked(
+            chain.from_iterable(unpack(Unit, parcel) for parcel in due)
+        ):
             if self._control.stopping():
-                yield pack(LABELLED_ROW, labelled)
+                yield pack(LabelledUnit, labelled)
                 return
             if labelled and time.monotonic() - since >= self._hand_on_s:
-                yield pack(LABELLED_ROW, labelled)
+                yield pack(LabelledUnit, labelled)
                 labelled, since = [], time.monotonic()
             look = None if looked is None else looked.result()
             labelled.append(self._labeler(unit, look, idle_s))
             idle_s = 0.0
-        yield pack(LABELLED_ROW, labelled, place_of(due[-1]))
+        yield pack(LabelledUnit, labelled, place_of(due[-1]))
         self._idle_since = time.monotonic()
 
-    def _looked(
-        self, units: Iterable[dict[str, Any]]
-    ) -> Iterator[tuple[dict[str, Any], Future[Looked] | None]]:
+    def _looked(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Future[Looked] | None]]:
         """Each unit, and the look at it: taken while the one before it is merged and written."""
         if self._ahead is None:
             yield from ((unit, None) for unit in units)
             return
         assert not isinstance(self._labeler, Exception)
-        before: tuple[dict[str, Any], Future[Looked]] | None = None
+        before: tuple[Unit, Future[Looked]] | None = None
         for unit in units:
             looked = self._ahead.submit(self._labeler.look, unit)
             if before is not None:
@@ -127,7 +127,7 @@ class LabelUnits:
 def commit_units(
     batch: pa.Table, store: Store, bank: RemoteBank | None, origin: Origin, *, again: bool
 ) -> pa.Table:
-    """A parcel of rows.LABELLED_ROW in, one of rows.COMMITTED_ROW out; committed in between."""
+    """A parcel of labelled units in, one of committed units out; committed in between."""
     origin.enter()
-    committed = sink.commit_units(list(unpack(batch)), store, bank, again=again)
-    return pack(COMMITTED_ROW, committed, place_of(batch))
+    committed = commit.commit_units(list(unpack(LabelledUnit, batch)), store, bank, again=again)
+    return pack(CommittedUnit, committed, place_of(batch))

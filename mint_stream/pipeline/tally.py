@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
-from mint_stream.pipeline.summary import BESIDE
+from mint_stream.config import RunConfig
+from mint_stream.output.done import Done
+from mint_stream.output.units import CommittedUnit
+from mint_stream.pipeline.preflight import Prepared
+from mint_stream.pipeline.summary import BESIDE, RunSummary
 
 
 @dataclass
@@ -26,22 +28,22 @@ class Tally:
     labelling_since: float | None = None
     """When the first unit reached a labeler, by the monotonic clock."""
 
-    def add(self, unit: dict[str, Any]) -> None:
-        """Count one rows.COMMITTED_ROW."""
-        seconds = json.loads(unit["stage_seconds"])
-        self.stage_seconds.update(seconds)
-        self.adapt_s += unit["adapt_seconds"]
-        if not unit["won"]:
+    def add(self, unit: CommittedUnit) -> None:
+        """Count a unit."""
+        facts = unit.facts
+        self.stage_seconds.update(facts.stage_seconds)
+        self.adapt_s += facts.adapt_seconds
+        if not unit.won:
             return
         self.units += 1
-        self.frames += unit["labelled"]
-        self.abstained += unit["abstained"]
-        self.adapted += unit["adapted"]
-        self.spared += unit["spared"]
-        self.rejects.update(json.loads(unit["rejected"]))
-        if self.labelling_since is None and unit["labelled"]:
-            in_labeler_s = sum(s for stage, s in seconds.items() if stage not in BESIDE)
-            self.labelling_since = time.monotonic() - in_labeler_s
+        self.frames += facts.labelled
+        self.abstained += facts.abstained
+        self.adapted += facts.adapted
+        self.spared += facts.spared
+        self.rejects.update(facts.rejected)
+        if self.labelling_since is None and facts.labelled:
+            in_labeler = (s for stage, s in facts.stage_seconds.items() if stage not in BESIDE)
+            self.labelling_since = time.monotonic() - sum(in_labeler)
 
     def catch_up(self, units: int, frames: int) -> None:
         """Count what was committed and not told of before a labeler died.
@@ -53,3 +55,42 @@ class Tally:
         # A shard that is refused is a row, and none of its frames.
         rejected = sum(self.rejects.values()) - self.rejects["list"]
         self.frames = max(self.frames, frames - rejected)
+
+
+def summarize(
+    config: RunConfig,
+    prepared: Prepared,
+    done: Done,
+    tally: Tally,
+    *,
+    started: float,
+    seq: int | None,
+    stopped: str | None,
+) -> RunSummary:
+    """The end of a run.
+
+    done: what was committed before. started: by the monotonic clock. seq: of the bank. stopped: why
+    it ended before its input did.
+    """
+    ended, abstention = time.monotonic(), prepared.abstention
+    return RunSummary(
+        output=config.output,
+        preset=config.method.name,
+        frames=tally.frames,
+        units=tally.units,
+        seconds=ended - started,
+        already_done=done.frames,
+        relabels=config.relabel_suspect,
+        rejects=dict(tally.rejects),
+        abstained=tally.abstained,
+        abstention=None if abstention is None else abstention.describe(),
+        adapted=tally.adapted,
+        adapt_budget=config.adapt_budget,
+        spared=tally.spared,
+        adapt_s=tally.adapt_s,
+        labelers=config.num_labelers,
+        startup_s=max(0.0, (tally.labelling_since or ended) - started),
+        stage_seconds=dict(tally.stage_seconds),
+        bank_seq=seq,
+        stopped=stopped,
+    )

@@ -6,14 +6,14 @@ So a change counts once so many frames in a row have left what held before.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from mint_stream.logs import about
+from mint_stream.output.units import CommittedUnit
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +68,16 @@ class CameraEvents:
     def __init__(self) -> None:
         self._settled: dict[tuple[str, str], Settled[int | str, str]] = {}
 
-    def add(self, unit: dict[str, Any]) -> None:
-        """Take in one rows.COMMITTED_ROW."""
-        if not unit["won"]:
+    def add(self, unit: CommittedUnit) -> None:
+        """Take in a unit."""
+        if not unit.won:
             return
-        for camera, said in json.loads(unit["cameras"]).items():
-            for what in ("domain", "guard"):
-                settled = self._settled.setdefault((camera, what), Settled())
-                change = settled.add(said[what], said["frames"], unit["unit"])
+        for camera in unit.facts.cameras:
+            said: dict[str, int | str] = {"domain": camera.domain, "guard": camera.guard}
+            for what, value in said.items():
+                settled = self._settled.setdefault((camera.camera, what), Settled())
+                change = settled.add(value, camera.frames, unit.unit)
                 if change is not None:
                     facts = {"before": change.before, "after": change.after}
-                    with about(unit=change.since, camera=camera or None):
-                        log.info("%s changed", what, extra={**facts, "drift": said["drift"]})
+                    with about(unit=change.since, camera=camera.camera or None):
+                        log.info("%s changed", what, extra={**facts, "drift": camera.drift})

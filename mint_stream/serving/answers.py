@@ -7,24 +7,22 @@ adapted to, merged and answered exactly as the pipeline would.
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import pyarrow.parquet as pq
 import torch
 
 from mint_stream.bank.client import Bank
 from mint_stream.bank.ledger import BankError
 from mint_stream.bank.log import RestoreError
-from mint_stream.labeler.labeler import MintLabeler
+from mint_stream.input.units import DecodedFrame, Unit
+from mint_stream.labeler.labeler import AnsweredUnit, MintLabeler
 from mint_stream.method.bank_state import BankState as BankNumbers
 from mint_stream.method.bank_state import BankUpdateError
-from mint_stream.method.prediction import Cost, Prediction
 from mint_stream.serving.banks.follower import BankFollower, BankState
-from mint_stream.serving.banks.reader import BankReader
+from mint_stream.serving.banks.reader import BankReader, most_probable_source
 from mint_stream.serving.http.problems import Problem
 from mint_stream.serving.questions import Answer, Outcome, Question
 from mint_stream.store.errors import StorageError
@@ -146,11 +144,11 @@ class TaughtAnswers:
         self._units += 1
         unit = f"{self._name}-{self._units:010d}"
         try:
-            labelled = self._labeler.label_unit(_as_unit(unit, questions))
-            if log_name := labelled["log_name"]:
+            answered = self._labeler.answer(_as_unit(unit, questions))
+            if answered.log_name:
                 # No labels object follows: what requests teach is durable with a checkpoint.
-                self._committed(unit, log_name)
-            outcomes = self._outcomes(questions, labelled)
+                self._committed(unit, answered.log_name)
+            outcomes = self._outcomes(questions, answered)
             self._note({self.reader.banks.scope_of(question.camera) for question in questions})
             self._error = None
             return outcomes
@@ -172,26 +170,23 @@ class TaughtAnswers:
         if commit is not None:
             commit(unit, log_name)
 
-    def _outcomes(self, questions: Sequence[Question], labelled: dict[str, Any]) -> list[Outcome]:
-        rows = {
-            row["member"]: row for row in pq.read_table(io.BytesIO(labelled["labels"])).to_pylist()
-        }
-        readings = self.reader.read(
-            torch.cat([question.view_1CHW for question in questions]),
-            [question.camera for question in questions],
-            len(self.reader.adapter.labels),
-        )
+    def _outcomes(self, questions: Sequence[Question], answered: AnsweredUnit) -> list[Outcome]:
+        predictions = answered.predictions
+        if predictions is None:
+            return [internal()] * len(questions)
+        found = {frame.member: index for index, frame in enumerate(answered.frames)}
+        source_topk = most_probable_source(predictions, len(predictions.labels))
         return [
             Answer(
-                prediction=_prediction(rows[str(index)]),
-                source_topk=reading.source_topk,
-                scope=rows[str(index)]["bank_scope"],
-                seq=rows[str(index)]["bank_seq"],
+                prediction=predictions[at],
+                source_topk=source_topk[at],
+                scope=answered.scopes[at],
+                seq=answered.seq,
                 source_stands=self._shadow,
             )
-            if str(index) in rows
+            if (at := found.get(str(index))) is not None
             else internal()
-            for index, reading in enumerate(readings)
+            for index in range(len(questions))
         ]
 
     def _note(self, scopes: Any) -> None:
@@ -242,42 +237,26 @@ def internal() -> Problem:
     )
 
 
-def _as_unit(unit: str, questions: Sequence[Question]) -> dict[str, Any]:
-    """`rows.UNIT_ROW` of these images."""
-    return {
-        "unit": unit,
-        "shard_id": unit,
-        "shard": "requests",
-        "frames": [
-            {
-                "frame": question.frame,
-                "member": str(index),
-                "camera": question.camera,
-                "timestamp": None,
-                "width": question.picture.width,
-                "height": question.picture.height,
-                "pixels_height": question.picture.rgb_HW3.shape[0],
-                "pixels_width": question.picture.rgb_HW3.shape[1],
-                "pixels": question.picture.rgb_HW3.tobytes(),
-            }
+def _as_unit(unit: str, questions: Sequence[Question]) -> Unit:
+    """These images as a unit."""
+    return Unit(
+        unit=unit,
+        shard_id=unit,
+        shard="requests",
+        frames=tuple(
+            DecodedFrame(
+                frame=question.frame,
+                member=str(index),
+                camera=question.camera,
+                timestamp=None,
+                width=question.picture.width,
+                height=question.picture.height,
+                pixels_height=question.picture.rgb_HW3.shape[0],
+                pixels_width=question.picture.rgb_HW3.shape[1],
+                pixels=question.picture.rgb_HW3.tobytes(),
+            )
             for index, question in enumerate(questions)
-        ],
-        "rejects": [],
-        "partial": False,
-        "shard_frames": None,
-        "read_seconds": sum(question.picture.seconds for question in questions),
-    }
-
-
-def _prediction(row: dict[str, Any]) -> Prediction:
-    """A row of `labels/` as the prediction that it was made of."""
-    return Prediction(
-        label=row["label"],
-        confidence=row["confidence"],
-        entropy=row["entropy"],
-        topk=tuple(zip(row["topk_labels"], row["topk_scores"], strict=True)),
-        source_label=row["source_label"],
-        source_confidence=row["source_confidence"],
-        adapted=row["adapted"],
-        cost=Cost(forwards=0, backwards=0),
+        ),
+        rejects=(),
+        read_seconds=sum(question.picture.seconds for question in questions),
     )

@@ -104,7 +104,7 @@ class Settings(BaseModel):
         )
         method = self.method
         require(
-            method.algorithm in ("mint", "domains"),
+            method.served,
             "preset",
             self.preset,
             "one that answers by a bank, or frozen: tpt and zero are there to be compared with",

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mint_stream.bank import checkpoint
+from mint_stream.config import MethodConfig
 from mint_stream.input.grid import shard_of
 from mint_stream.output.generations import newest
 from mint_stream.output.read import read_labels, read_rejects
@@ -162,10 +163,10 @@ def describe(output: str) -> Contents:
 
 
 def _suspect(output: str, settings: dict[str, Any]) -> int:
-    preset = settings.get("preset", {})
-    if not (preset.get("guard") and preset.get("algorithm") == "domains"):
+    if "preset" not in settings:
         return 0
-    return suspect_units(output, preset["half_life"]).total()
+    method = MethodConfig.from_dict(settings["preset"])
+    return suspect_units(output, method.half_life).total() if method.guarded else 0
 
 
 def changed(labels: pa.Table) -> pa.Table:

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from mint_stream.bank import checkpoint
 from mint_stream.config import PRESETS, as_dict
 from mint_stream.input.images import decode
+from mint_stream.input.units import DecodedFrame, Unit
 from mint_stream.labeler.config import LabelerConfig
 from mint_stream.labeler.labeler import MintLabeler
 from mint_stream.method import bank_state
@@ -169,31 +170,22 @@ def labeler(service_plan: ServicePlan) -> MintLabeler:
     return MintLabeler(config, None)
 
 
-def unit(name: str, numbers: list[int]) -> dict[str, Any]:
+def unit(name: str, numbers: list[int]) -> Unit:
     """A unit of images as the pipeline hands it to the labeler."""
     frames = []
     for number in numbers:
         image = decode(tiny.png(number))
         frames.append(
-            {
-                "frame": f"frame-{number}",
-                "member": str(number),
-                "camera": None,
-                "timestamp": None,
-                "width": image.width,
-                "height": image.height,
-                "pixels_height": image.rgb_HW3.shape[0],
-                "pixels_width": image.rgb_HW3.shape[1],
-                "pixels": image.rgb_HW3.tobytes(),
-            }
+            DecodedFrame(
+                frame=f"frame-{number}",
+                member=str(number),
+                camera=None,
+                timestamp=None,
+                width=image.width,
+                height=image.height,
+                pixels_height=image.rgb_HW3.shape[0],
+                pixels_width=image.rgb_HW3.shape[1],
+                pixels=image.rgb_HW3.tobytes(),
+            )
         )
-    return {
-        "unit": name,
-        "shard_id": name,
-        "shard": "shard",
-        "frames": frames,
-        "rejects": [],
-        "partial": False,
-        "shard_frames": None,
-        "read_seconds": 0.0,
-    }
+    return Unit(unit=name, shard_id=name, shard="shard", frames=tuple(frames), rejects=())

@@ -1,10 +1,9 @@
 """Answers by a bank that is only read: no optimisation step, nothing learned, many images at once.
 
-What a bank learned from a stream is used for images that cannot wait for it: queries, retrieval by
-plain distances, associative prompt, prediction with the initial context (METHOD.md, "One forward
-pass"). A camera whose bank holds no merge yet gets the frozen answer.
+What a bank learned from a stream is used for images that cannot wait for it (`Method.read`). A
+camera whose bank holds no merge yet gets the frozen answer.
 
-Shapes: B images, C classes, D width, K entries, P prompt rows.
+Shapes: B images, C classes.
 """
 
 from __future__ import annotations
@@ -14,20 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mint_stream.clip.views import first_views
 from mint_stream.config import BankScope
 from mint_stream.labeler.labeler import SHARED
-from mint_stream.method import bank_state
-from mint_stream.method.adapter import BankTensors, MintAdapter, Seen
+from mint_stream.method.adapter import MintAdapter
 from mint_stream.method.bank_state import Banks
-from mint_stream.method.domains import DomainBank
-from mint_stream.method.guard import ADAPTING
-from mint_stream.method.losses import entropy
-from mint_stream.method.prediction import Cost, Prediction
-from mint_stream.method.retrieval import assemble, retrieval_counts, retrieve
+from mint_stream.method.prediction import Prediction, Predictions, most_probable
 
 Topk = tuple[tuple[str, float], ...]
 """Labels and probabilities, best first."""
@@ -48,9 +41,9 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedBanks:
-    """Banks on the adapter's device."""
+    """Banks on the adapter's device, in use by its method."""
 
-    tensors: Mapping[str, BankTensors | DomainBank]
+    banks: Mapping[str, Any]
     seq: int
     scope: BankScope
 
@@ -67,10 +60,7 @@ class BankReader:
 
     def __init__(self, adapter: MintAdapter, bank_scope: BankScope = "shared") -> None:
         self.adapter = adapter
-        self.banks = LoadedBanks(tensors={}, seq=0, scope=bank_scope)
-        self._prompted = adapter.method.algorithm == "mint"
-        with torch.no_grad():
-            self._text_CE = adapter.text.features(adapter.context_init_NW)
+        self.banks = LoadedBanks(banks={}, seq=0, scope=bank_scope)
 
     def view(self, image_HW3: np.ndarray) -> Tensor:
         """View 0 of a decoded image, on the CPU: (1, 3, size, size). Thread-safe."""
@@ -78,122 +68,36 @@ class BankReader:
 
     def load(self, banks: Banks, scope: BankScope) -> LoadedBanks:
         """`banks` on the adapter's device. Thread-safe."""
-        device, dtype = self.adapter.clip.device, self.adapter.clip.dtype
+        algorithm = self.adapter.algorithm
+        loaded = {}
+        if algorithm is not None:
+            loaded = {name: algorithm.bank(state) for name, state in banks.states.items()}
+        return LoadedBanks(banks=loaded, seq=banks.seq, scope=scope)
 
-        def on_device(array: np.ndarray, kind: torch.dtype = dtype) -> Tensor:
-            return torch.tensor(array, device=device, dtype=kind)
-
-        tensors: dict[str, BankTensors | DomainBank] = {}
-        for name, state in banks.states.items():
-            keys_KD, prompts_KPD = bank_state.effective(state)
-            if self.adapter.method.algorithm == "domains":
-                tensors[name] = self.adapter.domain_bank(keys_KD, prompts_KPD, state.usage_K)
-                continue
-            usage_K = on_device(state.usage_K, torch.int64)
-            tensors[name] = BankTensors(on_device(keys_KD), on_device(prompts_KPD), usage_K)
-        return LoadedBanks(tensors=tensors, seq=banks.seq, scope=scope)
-
-    @torch.no_grad()
     def read(self, images_B3HW: Tensor, cameras: Sequence[str | None], top_k: int) -> list[Reading]:
         """The answers for B normalised images and their cameras, in two passes at most."""
         adapter, banks = self.adapter, self.banks
-        images_B3HW = images_B3HW.to(adapter.clip.device, adapter.clip.dtype)
-        seen = adapter.look(images_B3HW)
-        logits_BC = adapter.logits(seen.source_VE, adapter.source_text_CE)
-        source_BC = logits_BC.softmax(-1)
+        seen = adapter.look(images_B3HW.to(adapter.clip.device, adapter.clip.dtype))
         scopes = [banks.scope_of(camera) for camera in cameras]
-        if self._prompted:
-            answer_BC, adapted = self._with_banks(seen, banks.tensors, scopes, source_BC)
-        else:
-            answer_BC, adapted = self._by_domain(seen, banks.tensors, scopes, logits_BC)
-        k = min(top_k, len(adapter.labels))
-        best, source = _best(answer_BC, k), _best(source_BC, k)
-        entropy_B = entropy(answer_BC.clamp_min(1e-38).log()).tolist()
+        of_frames = [banks.banks.get(scope) for scope in scopes]
+        predictions = adapter.read_frames(seen, of_frames, cameras, top_k)
+        source_topk = most_probable_source(predictions, top_k)
         return [
             Reading(
-                prediction=self._prediction(best[i], source[i], entropy_B[i], adapted[i]),
-                source_topk=self._named(source[i]),
+                prediction=predictions[b],
+                source_topk=source_topk[b],
                 scope=scope,
                 seq=banks.seq,
             )
-            for i, scope in enumerate(scopes)
+            for b, scope in enumerate(scopes)
         ]
 
-    def _by_domain(
-        self,
-        seen: Seen,
-        banks: Mapping[str, Any],
-        scopes: Sequence[str],
-        logits_BC: Tensor,
-    ) -> tuple[Tensor, list[bool]]:
-        """As `_with_banks`, for the `realtime` preset: each frame by the domain that it shows."""
-        of_frames = [banks.get(scope) for scope in scopes]
-        answer_BC, standings = self.adapter.domain_logits(
-            seen, logits_BC, of_frames, range(len(scopes)), learn=False
-        )
-        adapting = [standing.verdict == ADAPTING for standing in standings]
-        stands_B1 = torch.tensor(adapting)[:, None]
-        return torch.where(stands_B1, answer_BC, logits_BC.float().cpu()).softmax(-1), adapting
 
-    def _with_banks(
-        self,
-        seen: Seen,
-        banks: Mapping[str, Any],
-        scopes: Sequence[str],
-        source_BC: Tensor,
-    ) -> tuple[Tensor, list[bool]]:
-        """The distributions (B, C), and for which of them a bank was read."""
-        adapted = [False] * len(scopes)
-        rows, prompts = [], []
-        for scope in dict.fromkeys(scopes):
-            if scope in banks:
-                of_scope = [i for i, other in enumerate(scopes) if other == scope]
-                rows += of_scope
-                prompts.append(self._prompts(seen.query_VQD[of_scope], banks[scope]))
-        if not rows:
-            return source_BC, adapted
-        adapter = self.adapter
-        index_R = torch.tensor(rows, device=source_BC.device)
-        image_RE = adapter.encoder.prompted(seen.stem.take(index_R), torch.cat(prompts))
-        answer_RC = adapter.logits(image_RE, self._text_CE).softmax(-1)
-        finite_R = torch.isfinite(answer_RC).all(-1)
-        answer_BC = source_BC.clone()
-        answer_BC[index_R] = torch.where(finite_R[:, None], answer_RC, source_BC[index_R])
-        for i, finite in zip(rows, finite_R.tolist(), strict=True):
-            adapted[i] = finite
-        return answer_BC, adapted
-
-    def _prompts(self, query_BQD: Tensor, bank: BankTensors) -> Tensor:
-        """The associative prompts (B, P, D), by plain distances."""
-        retrieval = retrieve(query_BQD, bank.keys_KD, self.adapter.method.retrieved)
-        counts_BK = retrieval_counts(retrieval.indices_BQR, len(bank.keys_KD))
-        return assemble(counts_BK, bank.prompts_KPD)
-
-    def _prediction(
-        self,
-        best: list[tuple[int, float]],
-        source: list[tuple[int, float]],
-        entropy_nats: float,
-        adapted: bool,
-    ) -> Prediction:
-        labels = self.adapter.labels
-        return Prediction(
-            label=labels[best[0][0]],
-            confidence=best[0][1],
-            entropy=entropy_nats,
-            topk=self._named(best),
-            source_label=labels[source[0][0]],
-            source_confidence=source[0][1],
-            adapted=adapted,
-            cost=Cost(forwards=2 if adapted and self._prompted else 1, backwards=0),
-        )
-
-    def _named(self, best: list[tuple[int, float]]) -> Topk:
-        return tuple((self.adapter.labels[index], score) for index, score in best)
-
-
-def _best(p_BC: Tensor, k: int) -> list[list[tuple[int, float]]]:
-    """Indices and probabilities of the k largest of each row, read back at once."""
-    scores_BK, indices_BK = p_BC.topk(k)
-    pairs: Any = zip(indices_BK.tolist(), scores_BK.tolist(), strict=True)
-    return [list(zip(indices, scores, strict=True)) for indices, scores in pairs]
+def most_probable_source(predictions: Predictions, k: int) -> list[Topk]:
+    """The frozen model's k most probable labels of each frame."""
+    labels = predictions.labels
+    topk_BK, scores_BK = most_probable(predictions.source_BC, k)
+    return [
+        tuple((labels[index], float(score)) for index, score in zip(indices, scores, strict=True))
+        for indices, scores in zip(topk_BK.tolist(), scores_BK.tolist(), strict=True)
+    ]

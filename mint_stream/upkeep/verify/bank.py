@@ -155,13 +155,12 @@ def _load(
 
 def banks_in(data: bytes, settings: Settings) -> Banks:
     """The banks in a checkpoint's Parquet. Raises `ValueError` or `KeyError` if they do not fit."""
-    preset = settings.preset
-    empty = preset.get("algorithm") == "domains"
+    method = settings.method
     initial = initial_state(
-        entries=preset["bank_size"],
-        prompt_rows=preset["prompt_rows"],
+        entries=method.bank_size,
+        prompt_rows=method.prompt_rows,
         width=bank_width(data),
-        seed=None if empty else settings.values["seed"],
+        seed=method.bank_seed(settings.values["seed"]),
     )
     return read_bank(data, initial)
 
@@ -260,10 +259,9 @@ def _check_usage(
 
     Not said where a guard watches or the preset keeps no bank.
     """
-    preset = settings.preset
-    if rows.guarded or preset.get("algorithm", "mint") != "mint":
+    each_frame = settings.method.retrievals
+    if rows.guarded or each_frame is None:
         return
-    each_frame = preset["steps"] * preset["views"] * preset["query_levels"] * preset["retrieved"]
     for scope in sorted({*final.states, *rows.adapted}):
         counted = int(final.state(scope).usage_K.sum())
         expected = rows.adapted[scope] * each_frame

@@ -61,20 +61,27 @@ def test_what_is_not_there_counts_as_spread_evenly(seed: int, t: float, k: int) 
     np.testing.assert_allclose(temper(p[:, :k], 6, t), temper(spread, 6, t)[:, :k], atol=1e-12)
 
 
+def answers(rule: Abstention, *given: tuple[str, float]) -> list[bool]:
+    labels = sorted({label for label, _ in given})
+    indices = np.array([labels.index(label) for label, _ in given])
+    stands: list[bool] = rule.answers(labels, indices, np.array([c for _, c in given])).tolist()
+    return stands
+
+
 def test_a_label_stands_from_the_least_of_its_class_on() -> None:
     rule = Abstention(calibration=CALIBRATION, classes=4)
-    said = [rule.answers("car", 0.75), rule.answers("car", 0.74), rule.answers("dog", 0.5)]
+    said = answers(rule, ("car", 0.75), ("car", 0.74), ("dog", 0.5))
     assert said == [True, False, True]
-    assert not rule.answers("bus", 1.0), "never sure enough"
+    assert answers(rule, ("bus", 1.0)) == [False], "never sure enough"
     assert (
         rule.describe() == "below 0.50 to 0.75, by class; 1 of the classes always; temperature 2.00"
     )
-    assert rule.calibrated([0.64, 0.16, 0.16, 0.04]) == pytest.approx(8 / 18)
+    assert rule.calibrated(np.array([[0.64, 0.16, 0.16, 0.04]])) == pytest.approx(8 / 18)
     alone = Abstention(min_confidence=0.6, classes=4)
-    assert (alone.answers("bus", 0.6), alone.answers("bus", 0.59)) == (True, False)
-    assert alone.calibrated([0.7, 0.3]) is None
+    assert answers(alone, ("bus", 0.6), ("bus", 0.59)) == [True, False]
+    assert alone.calibrated(np.array([[0.7, 0.3]])) is None
     both = Abstention(calibration=CALIBRATION, min_confidence=0.6, classes=4)
-    assert both.answers("bus", 0.6), "instead of the classes' own"
+    assert answers(both, ("bus", 0.6)) == [True], "instead of the classes' own"
 
 
 def test_a_file_keeps_it_and_its_hash_is_of_what_changes_answers(tmp_path: Path) -> None:
@@ -259,10 +266,11 @@ def test_a_calibration_is_fitted_by_the_command_and_does_what_it_says(
     rows = read_labels(str(tmp_path / "out")).to_pylist()
     rule = Abstention(calibration=calibration, classes=len(CLASSES))
     for row in rows:
-        confidence = rule.calibrated(row["topk_scores"])
-        assert confidence is not None
-        assert row["calibrated"] == pytest.approx(confidence)
-        assert (row["label"] is not None) == rule.answers(row["topk_labels"][0], confidence)
+        calibrated = rule.calibrated(np.array([row["topk_scores"]]))
+        assert calibrated is not None
+        assert row["calibrated"] == pytest.approx(calibrated[0])
+        stands = answers(rule, (row["topk_labels"][0], float(calibrated[0])))
+        assert [row["label"] is not None] == stands
     assert {row["label"] is None for row in rows} == {True, False}
     settings = json.loads((tmp_path / "out" / "run.json").read_text())
     assert settings["abstention"] == {"calibration": digest, "min_confidence": None}

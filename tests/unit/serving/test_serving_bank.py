@@ -242,7 +242,7 @@ def test_requests_that_teach_are_the_pipeline_s_units_label_for_label(
         row
         for number, images in enumerate(units)
         for row in pq.read_table(
-            io.BytesIO(offline.label_unit(world.unit(f"u-{number}", images))["labels"])
+            io.BytesIO(offline.label_unit(world.unit(f"u-{number}", images)).labels)
         ).to_pylist()
     ]
     serving, mine = world.labeler(plan), LocalBank(start)
