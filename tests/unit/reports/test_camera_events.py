@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
+from mint_stream.output.units import CameraDomain, CommittedUnit, UnitFacts
 from mint_stream.reports.camera_events import FRAMES_TO_SETTLE, CameraEvents, Change, Settled
 
 UNIT = 16
@@ -41,12 +40,12 @@ def test_leaving_counts_even_where_nothing_else_holds() -> None:
     assert found == [None] * 4 + [Change(0, 2, 0)]
 
 
-def unit(name: str, *, won: bool = True, **cameras: tuple[int, str]) -> dict[str, Any]:
-    said = {
-        camera: {"domain": domain, "guard": guard, "drift": 0.5, "frames": FRAMES_TO_SETTLE}
+def unit(name: str, *, won: bool = True, **cameras: tuple[int, str]) -> CommittedUnit:
+    said = tuple(
+        CameraDomain(camera=camera, domain=domain, guard=guard, drift=0.5, frames=FRAMES_TO_SETTLE)
         for camera, (domain, guard) in cameras.items()
-    }
-    return {"unit": name, "won": won, "cameras": json.dumps(said)}
+    )
+    return CommittedUnit(unit=name, won=won, facts=UnitFacts(cameras=said))
 
 
 def test_every_camera_is_followed_by_itself(caplog: pytest.LogCaptureFixture) -> None:
