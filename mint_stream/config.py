@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -20,6 +21,8 @@ BankScope = Literal["shared", "camera"]
 Adapt = Literal["on", "shadow", "off"]
 
 _PUBLISHED = frozenset({"mint", "tpt", "zero"})
+_CAMERA_NUMBERS = 64
+"""Numbers of a camera's row (`method.camera_table`) besides its arrays, and some to spare."""
 _BY_STEPS = frozenset({"mint", "tpt"})
 """Algorithms that do nothing without optimisation steps."""
 
@@ -137,6 +140,13 @@ class MethodConfig:
         """What a bank starts from (`bank_state.initial_state`) in a run with `seed`."""
         return seed if self.published else None
 
+    def fitted(self, classes: int, width: int) -> MethodConfig:
+        """With as many prompt rows of so much width as the bank needs for so many classes."""
+        if self.algorithm != "cameras":
+            return self
+        numbers = 11 * classes + width + _CAMERA_NUMBERS
+        return dataclasses.replace(self, prompt_rows=2 * math.ceil(numbers / width / 2))
+
     @property
     def guarded(self) -> bool:
         """Whether the frozen answer stands where a guard does not trust the adapted one."""
@@ -194,6 +204,7 @@ PRESETS: dict[str, MethodConfig] = {
         MethodConfig(name="zero", algorithm="zero", steps=0, confident_share=0.3),
         MethodConfig(name="paper"),
         MethodConfig(name="realtime", algorithm="domains", views=1, steps=0, bank_size=32),
+        MethodConfig(name="cameras", algorithm="cameras", views=1, steps=0, bank_size=65),
     )
 }
 """`realtime`, `paper` and `frozen` are for labelling; with the others they are compared."""

@@ -32,7 +32,7 @@ from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)
 
-_TO_LABEL = ("realtime", "paper", "frozen")
+_TO_LABEL = ("realtime", "cameras", "paper", "frozen")
 """Presets of this package; with the others they are compared (`mint-stream evaluate`)."""
 
 
@@ -60,8 +60,9 @@ class Options:
     weights: str | None = None
     """A pretrained tag of open_clip (openai), or a file."""
     preset: str = "realtime"
-    """realtime: for streams, one encoder pass a frame. paper: the published algorithm, hundreds of
-    passes. frozen does not adapt. Or one of another package that is installed."""
+    """realtime: for streams, one encoder pass a frame. cameras: likewise, new, for cameras whose
+    frames resemble the ones before. paper: the published algorithm, hundreds of passes. frozen does
+    not adapt. Or one of another package that is installed."""
     num_labelers: int = 1
     """Replicas of the model, one actor each; they share the bank."""
     device: str = "auto"

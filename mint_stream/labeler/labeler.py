@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -270,6 +271,7 @@ class MintLabeler:
                 [banks[scope] for scope in scopes],
                 [frame.camera for frame in looked.frames],
                 self.config.top_k,
+                times_s=[_seconds(frame) for frame in looked.frames],
                 learn=not self.config.relabels,
             )
         update = {} if self.config.relabels else self._update(client, banks)
@@ -391,6 +393,11 @@ def _cameras(answered: AnsweredUnit) -> tuple[CameraDomain, ...]:
         )
         for camera, index in last.items()
     )
+
+
+def _seconds(frame: DecodedFrame) -> float:
+    """When it was taken, seconds since 1970; NaN where it does not say."""
+    return math.nan if frame.timestamp is None else frame.timestamp.timestamp()
 
 
 def _only_camera(unit: Unit) -> str | None:

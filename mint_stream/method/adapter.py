@@ -48,6 +48,7 @@ class MintAdapter(FrozenClip):
         seed: int = 0,
         shadow: bool = False,
     ) -> None:
+        method = method.fitted(len(phrases), clip.model.visual.transformer.width)
         super().__init__(clip, phrases, method, templates=templates, seed=seed)
         self.shadow = shadow
         self.algorithm: Any = build_method(self, method)
@@ -106,11 +107,12 @@ class MintAdapter(FrozenClip):
         cameras: Sequence[Hashable],
         top_k: int = 5,
         *,
+        times_s: Sequence[float] | None = None,
         learn: bool = True,
     ) -> Predictions:
         """Label frames by their banks, which change with `learn`: see `Method.answer`."""
         source_BC = self.source(seen.take(slice(len(banks))))
-        answers = self.algorithm.answer(seen, banks, cameras, learn=learn)
+        answers = self.algorithm.answer(seen, banks, cameras, times_s=times_s, learn=learn)
         return Predictions.of(self.labels, source_BC, answers, top_k=top_k, shadow=self.shadow)
 
     def read_frames(

@@ -40,6 +40,7 @@ class FromViews(ABC):
         banks: Sequence[BankTensors | None],
         cameras: Sequence[Hashable],
         *,
+        times_s: Sequence[float] | None = None,
         learn: bool = True,
     ) -> Answers:
         """See `Method`: of one image, whose V views are `seen`."""
@@ -47,7 +48,12 @@ class FromViews(ABC):
         return Answers(p_BC=p_1C, standings=[UNWATCHED], cost=self.cost)
 
     def read(
-        self, seen: Seen, banks: Sequence[BankTensors | None], cameras: Sequence[Hashable]
+        self,
+        seen: Seen,
+        banks: Sequence[BankTensors | None],
+        cameras: Sequence[Hashable],
+        *,
+        times_s: Sequence[float] | None = None,
     ) -> Answers:
         """See `Method`: one view has no answer."""
         p_BC = np.full((len(banks), len(self._clip.labels)), np.nan)

@@ -15,6 +15,7 @@ import numpy as np
 from mint_stream.config import METHODS_GROUP, ConfigError, MethodConfig
 from mint_stream.method.bank_state import BankState
 from mint_stream.method.baselines import Tpt, Zero
+from mint_stream.method.camera_table import Cameras
 from mint_stream.method.frozen import FrozenClip, Seen
 from mint_stream.method.mint import Mint
 from mint_stream.method.prediction import Answers, Cost
@@ -46,15 +47,29 @@ class Method(Protocol):
         ...
 
     def answer(
-        self, seen: Seen, banks: Sequence[Any], cameras: Sequence[Hashable], *, learn: bool = True
+        self,
+        seen: Seen,
+        banks: Sequence[Any],
+        cameras: Sequence[Hashable],
+        *,
+        times_s: Sequence[float] | None = None,
+        learn: bool = True,
     ) -> Answers:
         """Answer frames, in time order, by their banks, which change with `learn`.
 
-        banks, cameras: of each frame.
+        banks, cameras: of each frame. times_s: when each was taken, seconds since 1970; NaN for a
+        frame that does not say, None where none does.
         """
         ...
 
-    def read(self, seen: Seen, banks: Sequence[Any], cameras: Sequence[Hashable]) -> Answers:
+    def read(
+        self,
+        seen: Seen,
+        banks: Sequence[Any],
+        cameras: Sequence[Hashable],
+        *,
+        times_s: Sequence[float] | None = None,
+    ) -> Answers:
         """Answer B frames that have nothing to do with each other, by banks that stay as they are.
 
         banks: None for a frame that has none, and then no answer.
@@ -67,7 +82,13 @@ class Method(Protocol):
         ...
 
 
-METHODS: dict[str, type] = {"mint": Mint, "domains": Domains, "tpt": Tpt, "zero": Zero}
+METHODS: dict[str, type] = {
+    "mint": Mint,
+    "domains": Domains,
+    "cameras": Cameras,
+    "tpt": Tpt,
+    "zero": Zero,
+}
 """By the `algorithm` of their presets."""
 
 

@@ -165,6 +165,7 @@ class Mint:
         banks: Sequence[BankTensors | None],
         cameras: Sequence[Hashable],
         *,
+        times_s: Sequence[float] | None = None,
         learn: bool = True,
     ) -> Answers:
         """See `Method`: of one image, whose V views are `seen`.
@@ -188,7 +189,12 @@ class Mint:
 
     @torch.no_grad()
     def read(
-        self, seen: Seen, banks: Sequence[BankTensors | None], cameras: Sequence[Hashable]
+        self,
+        seen: Seen,
+        banks: Sequence[BankTensors | None],
+        cameras: Sequence[Hashable],
+        *,
+        times_s: Sequence[float] | None = None,
     ) -> Answers:
         """See `Method`: plain distances and the initial context (METHOD.md, "One forward pass")."""
         clip = self._clip

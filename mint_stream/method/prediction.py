@@ -176,7 +176,7 @@ class Predictions:
             best_B = np.where(finite_B[:, None], answers.p_BC, 0.0).argmax(-1)
             adapted_label_B = np.where(finite_B, best_B, _NONE)
             adapted_score_B = np.where(finite_B, answers.p_BC[np.arange(frames), best_B], np.nan)
-            trusted_B = np.isin(guard_B.astype(str), (guard.ADAPTING, guard.NO_GUARD))
+            trusted_B = np.isin(guard_B.astype(str), sorted(guard.TRUSTED))
             stands_B = trusted_B & finite_B & (not shadow)
             p_BC = np.where(stands_B[:, None], answers.p_BC, source_BC)
         topk_BK, scores_BK = most_probable(p_BC, top_k)

@@ -45,6 +45,7 @@ class Domains:
         banks: Sequence[DomainBank | None],
         cameras: Sequence[Hashable],
         *,
+        times_s: Sequence[float] | None = None,
         learn: bool = True,
     ) -> Answers:
         """See `Method`. The frames of one camera are taken together, in time order: the more there
@@ -65,7 +66,12 @@ class Domains:
         return Answers(p_BC=p_BC, standings=standings)
 
     def read(
-        self, seen: Seen, banks: Sequence[DomainBank | None], cameras: Sequence[Hashable]
+        self,
+        seen: Seen,
+        banks: Sequence[DomainBank | None],
+        cameras: Sequence[Hashable],
+        *,
+        times_s: Sequence[float] | None = None,
     ) -> Answers:
         """See `Method`: each frame by the domain that it shows itself."""
         return self.answer(seen, banks, range(len(banks)), learn=False)

@@ -6,7 +6,7 @@ import math
 import os
 
 from mint_stream.bank.server import BankConfig, bank_config
-from mint_stream.config import RunConfig
+from mint_stream.config import MethodConfig, RunConfig
 from mint_stream.input.units import ReadConfig
 from mint_stream.labeler.config import LabelerConfig
 from mint_stream.pipeline.preflight import Prepared
@@ -15,7 +15,7 @@ from mint_stream.pipeline.preflight import Prepared
 def run_bank(config: RunConfig, prepared: Prepared) -> BankConfig:
     """The bank of this run, for its bank server."""
     return bank_config(
-        config.method,
+        _method(config, prepared),
         store=prepared.store,
         width=prepared.width,
         model_hash=prepared.model_hash,
@@ -42,7 +42,7 @@ def labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> Labele
     """A run's labelers, each with `gpus` GPUs or a share of one."""
     return LabelerConfig(
         model=config.model,
-        method=config.method,
+        method=_method(config, prepared),
         phrases=prepared.classes.phrases,
         templates=prepared.classes.templates,
         model_hash=prepared.model_hash,
@@ -57,6 +57,10 @@ def labeler_config(config: RunConfig, prepared: Prepared, gpus: float) -> Labele
         labelers=config.num_labelers,
         threads=None if gpus else _threads(config.num_labelers),
     )
+
+
+def _method(config: RunConfig, prepared: Prepared) -> MethodConfig:
+    return config.method.fitted(len(prepared.classes.names), prepared.width)
 
 
 def _threads(labelers: int) -> int:

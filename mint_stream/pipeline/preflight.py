@@ -58,7 +58,7 @@ def prepare(config: RunConfig) -> Prepared:
         )
     check = Store(config.output, retry=PREFLIGHT)
     _check_apart(config.input, check)
-    settings = _settings(config, classes, model_hash)
+    settings = _settings(config, classes, model_hash, width)
     abstention, settings["abstention"] = _abstention(config, classes, model_hash)
     pinned = pin(check, settings)
     unit_size = int(pinned["unit_size"])
@@ -124,7 +124,7 @@ def _check_apart(input_url: str, output: Store) -> None:
         )
 
 
-def _settings(config: RunConfig, classes: ClassList, model_hash: str) -> dict[str, Any]:
+def _settings(config: RunConfig, classes: ClassList, model_hash: str, width: int) -> dict[str, Any]:
     return {
         "schema_version": schema.SCHEMA_VERSION,
         "model": config.model.model,
@@ -132,7 +132,7 @@ def _settings(config: RunConfig, classes: ClassList, model_hash: str) -> dict[st
         "model_hash": model_hash,
         "classes": list(classes.names),
         "classes_hash": classes.hash,
-        "preset": as_dict(config.method),
+        "preset": as_dict(config.method.fitted(len(classes.names), width)),
         "bank_scope": config.bank_scope,
         "adapt_budget": config.adapt_budget,
         "seed": config.seed,

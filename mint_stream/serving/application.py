@@ -80,7 +80,7 @@ def taught_bank(plan: ServicePlan) -> BankConfig:
     settings = plan.settings
     assert settings.bank_root is not None
     return bank_config(
-        settings.method,
+        plan.method,
         store=Store(settings.bank_root),
         width=plan.width,
         model_hash=plan.model_hash,

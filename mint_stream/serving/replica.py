@@ -120,7 +120,7 @@ def open_answers(
     labeler = MintLabeler(
         LabelerConfig(
             model=settings.clip,
-            method=settings.method,
+            method=plan.method,
             phrases=plan.classes.phrases,
             templates=plan.classes.templates,
             model_hash=plan.model_hash,
@@ -156,7 +156,7 @@ def _watches(plan: ServicePlan, name: str) -> tuple[Sequence[BankWatch], ActorWa
             CheckpointWatch(
                 Store(settings.bank_root),
                 model_hash=plan.model_hash,
-                method=settings.method,
+                method=plan.method,
                 width=plan.width,
             )
         )

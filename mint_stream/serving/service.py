@@ -17,6 +17,7 @@ import torch
 
 import mint_stream
 from mint_stream.clip.class_list import ClassList
+from mint_stream.config import MethodConfig
 from mint_stream.serving.answers import Answers, internal
 from mint_stream.serving.http.intake import Upload, decode_upload
 from mint_stream.serving.http.messages import Bank, Info, Label, Labels, Limits, Result
@@ -38,6 +39,11 @@ class ServicePlan:
     model_hash: str
     width: int
     """Of the image tower, and so of the bank."""
+
+    @property
+    def method(self) -> MethodConfig:
+        """The preset, fitted to the class list."""
+        return self.settings.method.fitted(len(self.classes.names), self.width)
 
 
 @dataclass(frozen=True, kw_only=True)
