@@ -33,7 +33,7 @@ class Settings:
     anchor: float = 0.7
     """Share of a class's usual place that is taken off a feature before the camera's own mean is
     made of it."""
-    temperature: float = 3.0
+    temperature: float = 4.0
     """Of the shifted logits in the chain."""
     local: float = 0.3
     """Share of the classes that a camera showed lately in what it shows when it changes; the rest
@@ -45,10 +45,9 @@ class Settings:
     """with so much evidence a pair of neighbours."""
     earned: float = 0.3
     """Share of that evidence which has to be left after the shift."""
-    near: float = 0.25
-    """Distance of neighbours, over that of any frames, below which they are one picture."""
     repeats: float = 0.4
-    """Below which they nearly are: then cameras must be known better before they are pooled."""
+    """Distance of neighbours, over that of any frames, below which they are nearly one picture:
+    then cameras must be known better before they are pooled."""
     alike_cameras: tuple[float, float] = (0.1, 0.16)
     """Evidence a crossing from which cameras count as showing the same thing: where neighbours are
     nearly one picture, and elsewhere."""

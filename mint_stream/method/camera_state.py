@@ -17,8 +17,8 @@ Shapes: C classes, S grid of stickiness; rows: camera_rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,26 +125,3 @@ def _moved(value: Array, frames: int, name: str) -> Array:
     """A sum as of an epoch that is so many frames earlier; a power of two, so exact."""
     moved: Array = value * 2.0 ** (frames / HALF_LIVES[name])
     return moved
-
-
-def to_arrays(state: CameraState) -> tuple[dict[str, Array], list[str]]:
-    """The state as named float64 arrays, and the cameras in the order of their rows.
-
-    `sum.<name>` as in `HALF_LIVES`; `row.<name>` (cameras, ...) as in `CameraRow`.
-    """
-    cameras = sorted(state.rows)
-    arrays = {f"sum.{name}": value for name, value in state.sums.items()}
-    arrays["epoch"] = np.array(float(state.epoch))
-    for f in fields(CameraRow) if cameras else ():
-        arrays[f"row.{f.name}"] = np.stack([getattr(state.rows[c], f.name) for c in cameras])
-    return arrays, cameras
-
-
-def from_arrays(arrays: Mapping[str, Array], cameras: Sequence[str]) -> CameraState:
-    """Back from `to_arrays`, bit for bit."""
-    sums = {name[4:]: value for name, value in arrays.items() if name.startswith("sum.")}
-    rows = {}
-    for k, camera in enumerate(cameras):
-        values = {f.name: arrays[f"row.{f.name}"][k] for f in fields(CameraRow)}
-        rows[camera] = CameraRow(**{n: v if v.ndim else float(v) for n, v in values.items()})
-    return CameraState(sums, rows, int(arrays["epoch"]))

@@ -50,7 +50,8 @@ class CameraTable:
     """A bank in use. `arrays` is what a labeler measures its update by.
 
     keys_KD (K, D), prompts_KPD (K, P, D), usage_K (K,): as a checkpoint holds them. labelers: how
-    many share the bank: sums fade by the time that passes, not by the frames that one of them saw.
+    many share the bank. Sums fade by the frames of all cameras; labelers that measure updates on
+    the same sums have them fade by a part each, so that together it is right.
     """
 
     decay = 1.0
@@ -98,12 +99,11 @@ class CameraTable:
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keys (K, D), prompts (K, P, D) and usage (K,) as a checkpoint holds them."""
         keys_KD, cells_KN = self._keys_KD.copy(), self._cells_KN.copy()
-        seen = int(self._usage_K[0]) - self.state.epoch
-        sums = self.state.now()
+        sums, labelers = self.state.now(), self._labelers
+        seen = int(self._usage_K[0]) - self._before.epoch
         for name, before in self._before.sums.items():
-            # What the others saw meanwhile, by their number: the old sums have faded by that too.
-            fades = [2.0 ** (-n / HALF_LIVES[name]) for n in (seen * self._labelers, seen)]
-            sums[name] = sums[name] + before * (fades[0] - fades[1])
+            alone, all_of_them = (2.0 ** (-n / HALF_LIVES[name]) for n in (seen, seen * labelers))
+            sums[name] = sums[name] + before * (1 - (1 - all_of_them) / labelers - alone)
         cells_KN[0] = _packed({name: sums[name] for name in _SUMS}, cells_KN.shape[1])
         for camera, slot in self._slots.items():
             row = self.state.rows[camera]

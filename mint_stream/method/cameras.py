@@ -45,11 +45,10 @@ from mint_stream.method.sticky_chain import (
 
 Array = NDArray[np.float64]
 
-FROZEN, REPEATING = "frozen", "repeating"
-SMOOTHED, POOLED, SHIFTED = "smoothed", "pooled", "shifted"
-"""Verdicts: nothing is known that would help; neighbours are one picture, and nothing says that
-what they have in common is right; frames are answered together; the same after what the cameras
-share was taken away; each frame for itself after that was taken away."""
+HELD, SMOOTHED, POOLED, SHIFTED = "held", "smoothed", "pooled", "shifted"
+"""Verdicts. Held: nothing is known of the light; the frozen answers, drawn together by the little
+that they stick. Smoothed: frames are answered together. Pooled: the same after what the cameras
+share was taken away. Shifted: each frame for itself after that was taken away."""
 
 _FRAMES_FOR_MEAN = 4
 """Frames of a step from which its own mean is a measure of its spread."""
@@ -200,20 +199,18 @@ def _verdict(step: _Step, s: Settings) -> str:
     sums, row = step.sums, step.row
     evidence, pairs = sums["together_S"].max(), sums["pairs"][0]
     if step.stickiness < s.sticks or evidence < s.coherent * (pairs + _PRIOR_PAIRS):
-        return SHIFTED if shows_mixture(row, s) else FROZEN
+        return SHIFTED if shows_mixture(row, s) else HELD
     kind = 0 if row.apart < s.repeats else 1
     crossings, across = sums["crossings"][0], sums["across_S"].max()
     differ = across < s.alike_cameras[kind] * (crossings + _PRIOR_CROSSINGS)
     earned = sums["shifted_together_S"].max() >= s.earned * evidence
     if step.others and crossings > s.crossings[kind] and differ and earned:
         return POOLED
-    return REPEATING if row.apart < s.near else SMOOTHED
+    return SMOOTHED
 
 
 def _answered(verdict: str, step: _Step, smooth: bool, s: Settings) -> Array:
     """The step's probabilities (B, C)."""
-    if verdict == REPEATING:
-        return step.p_BC
     if verdict == SHIFTED:
         return _reported(step, s)
 

@@ -30,8 +30,8 @@ REFUSALS = ("correlated", "uniform", "narrow")
 NO_GUARD = "off"
 """In place of a verdict, where no guard watches."""
 
-TRUSTED = frozenset({ADAPTING, NO_GUARD, "smoothed", "pooled", "shifted"})
-"""Verdicts with which the adapted answer stands; the last three are those of `cameras`."""
+TRUSTED = frozenset({ADAPTING, NO_GUARD, "held", "smoothed", "pooled", "shifted"})
+"""Verdicts with which the adapted answer stands; the last four are those of `cameras`."""
 
 FRAMES_FOR_DOMAIN = 16.0
 FRAMES_FOR_STREAM = 128.0

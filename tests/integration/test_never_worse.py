@@ -54,3 +54,16 @@ def test_the_guard_keeps_a_correlated_stream_where_frozen_clip_is(tmp_path: Path
     unguarded = dataclasses.replace(REALTIME, guard=False)
     assert gains("small-photos-correlated", unguarded, tmp_path / "unguarded", 1000)["overall"] < -5
     assert gains("small-photos-correlated", REALTIME, tmp_path / "guarded", 1000)["overall"] > -0.5
+
+
+def test_the_table_of_cameras_gains_where_frames_resemble_those_before(tmp_path: Path) -> None:
+    found = gains("small-photos-correlated", PRESETS["cameras"], tmp_path / "runs", 1000)
+    assert found["overall"] > 10
+    assert min(found.values()) > 0
+
+
+def test_the_table_of_cameras_loses_nothing_on_shuffled_frames(tmp_path: Path) -> None:
+    found = gains("small-photos-drift", PRESETS["cameras"], tmp_path / "out", frames=1200)
+    assert found.pop("overall") > 0
+    # 400 frames a segment: a frame is a quarter of a point.
+    assert min(found.values()) > -2

@@ -131,14 +131,14 @@ def test_two_labelers_that_take_one_slot_for_two_cameras_both_find_another(
         state = merge(state, change, seq)
     assert in_use(state, axes).state.rows == {}, "the slot belongs to neither"
     for seq, camera in enumerate(first, 3):
-        table = in_use(state, axes, 2)
+        table = in_use(state, axes)
         label(table, axes, camera, seq)
         state = after(state, table, seq)
     assert set(in_use(state, axes).state.rows) == set(map(camera_key, first))
 
 
-def test_sums_of_two_labelers_fade_by_the_time_that_passes(axes: ClassAxes) -> None:
-    """Turn by turn, each seeing half of the frames: the evidence weighs what one would give it."""
+def test_sums_of_two_labelers_weigh_what_one_would_give_them(axes: ClassAxes) -> None:
+    """Each sees half of the frames, and not what the other does at the same time."""
     one, two = start(), start()
     for seed in range(60):
         table = in_use(one, axes)
