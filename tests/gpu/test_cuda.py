@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mint_stream.config import Dtype
+from mint_stream.config import BUNDLED, Dtype
 from mint_stream.demo.feed import stream_feed
 from mint_stream.method.adapter import MintAdapter
 from mint_stream.method.retrieval import retrieval_counts
@@ -24,7 +24,7 @@ def frames(count: int) -> list[np.ndarray]:
 
 
 def adapter(device: str, dtype: Dtype) -> MintAdapter:
-    return MintAdapter.build(CLASSES, device=device, dtype=dtype)
+    return MintAdapter.build(CLASSES, model=BUNDLED, device=device, dtype=dtype)
 
 
 def test_float64_on_the_gpu_makes_the_choices_of_the_cpu() -> None:
