@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
 from torch import nn
 
+from mint_stream.clip.device import check_count, computes_bfloat16, exact_float32
 from mint_stream.clip.encoder import ImageEncoder
 from mint_stream.clip.model_files import (
     RANDOM_WEIGHTS,
@@ -31,6 +33,8 @@ from mint_stream.clip.weights import (
     weights_form,
 )
 from mint_stream.config import ConfigError, ModelConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,7 @@ def load_clip(config: ModelConfig) -> LoadedClip:
             model on which the method cannot work (see `check_model`).
     """
     device, dtype = pick_device(config.device), pick_dtype(config)
+    exact_float32()
     model, tokenizer = (
         _load_folder(config.folder, config.weights)
         if config.folder is not None
@@ -116,27 +121,29 @@ def pick_device(name: str) -> torch.device:
     """The device for `auto`, `cpu`, `cuda`, `cuda:N`. Raises `ConfigError` if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
-            "use --device cpu, or check the driver with nvidia-smi"
-        )
-    return device
+    check_count(name, torch.cuda.device_count())
+    return torch.device(name)
 
 
 def pick_dtype(config: ModelConfig) -> torch.dtype:
     """Precision of the linear layers. `auto`: bfloat16 where the hardware computes in it."""
-    if config.dtype != "auto":
-        dtype: torch.dtype = getattr(torch, config.dtype)
-        return dtype
-    if pick_device(config.device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        native = computes_bfloat16(
+            torch.cuda.get_device_capability(device), rocm=torch.version.hip is not None
+        )
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if config.dtype == "auto":
+        return torch.bfloat16 if native else torch.float32
+    if config.dtype == "bfloat16" and device.type == "cuda" and not native:
+        log.warning(
+            "%s does not compute in bfloat16 but emulates it, slower than float32: use --dtype "
+            "auto",
+            torch.cuda.get_device_name(device),
+        )
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    return dtype
 
 
 def _load_folder(folder: Path, weights: str | None) -> tuple[Any, Tokenizer]:

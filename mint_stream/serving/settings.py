@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from mint_stream.clip.device import check_in_actor, device_index
 from mint_stream.config import (
     BUNDLED,
     BUNDLED_LABELS,
@@ -102,6 +103,7 @@ class Settings(BaseModel):
             "the bundled CLIP's",
             f"given with model {self.model!r}",
         )
+        check_in_actor(self.device) if self.num_gpus else device_index(self.device)
         method = self.method
         require(
             method.served,

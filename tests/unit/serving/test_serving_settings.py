@@ -52,6 +52,8 @@ def test_yaml_s_bare_off_and_on_are_what_they_say(written: str, meant: str) -> N
         ({"model": "ViT-B-16"}, 'labels is "the bundled CLIP\'s"; it must be given with model'),
         ({"adapt_budget": 0.5}, "adapt_budget is 0.5; it must be left out with adapt off"),
         ({"adapt_budget": 2}, "adapt_budget is 2: "),
+        ({"device": "mps"}, "device is 'mps', which has no float64"),
+        ({"device": "cuda:1", "num_gpus": 0.5}, "shows it no other: use device cuda"),
         ({"max_waiting": 4}, "max_waiting is 4; it must be at least max_images"),
     ],
 )
