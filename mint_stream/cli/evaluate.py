@@ -42,7 +42,7 @@ class Options:
     report.html. The same command again does only what is missing.
 
     Example: mint-stream evaluate --input feed --labels labels.txt --output study --model ViT-B-16
-    --weights openai --presets frozen,realtime
+    --weights laion2b_s34b_b88k --presets frozen,realtime
     """
 
     input: str

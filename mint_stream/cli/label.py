@@ -45,7 +45,7 @@ class Options:
     with the adapting one, and writes a report that compares them.
 
     Example: mint-stream label --input feed --output labelled --labels labels.txt --model ViT-B-16
-    --weights openai
+    --weights laion2b_s34b_b88k
     """
 
     input: str | None = None

@@ -135,6 +135,8 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         model = content.get("model_cfg", content)
         if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(model):
             raise ValueError("it lacks embed_dim, vision_cfg or text_cfg")
+        if not (isinstance(model["vision_cfg"], dict) and isinstance(model["text_cfg"], dict)):
+            raise ValueError("vision_cfg and text_cfg must be objects")
         return model, content.get("preprocess_cfg", {})
     except (ValueError, TypeError, AttributeError) as error:
         if _is_transformers_config(path):

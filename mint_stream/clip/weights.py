@@ -42,8 +42,11 @@ def weights_form(path: Path) -> Form:
     Raises `ConfigError`, with the remedy, for a file that holds no weights or only a part of them.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(1024)
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror}") from None
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if size == 0:
         raise _refused(path, f"is empty: {_DOWNLOAD}")

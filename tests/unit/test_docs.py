@@ -37,7 +37,9 @@ def test_links_lead_somewhere(page: str) -> None:
 def written_commands(text: str) -> list[str]:
     """Commands in a page or manifest that label, evaluate or serve what a person names."""
     text = re.sub(r"\s*\\?\n(?: +(?=\S)|(?=--))", " ", text)
-    found = re.findall(r"(?:label_stream\.py|evaluate\.py|build_app)[ \w].*", text)
+    found = re.findall(
+        r"(?:label_stream\.py|evaluate\.py|mint-stream (?:label|evaluate)|build_app)[ \w].*", text
+    )
     return [line for line in found if re.search(r"--input|--labels|labels=|bank=", line)]
 
 

@@ -195,6 +195,23 @@ def test_the_command_refuses_them_before_ray_is_started(
     assert line.startswith(f"error: weights file '{folder}/model.safetensors' ")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        HTML.decode(),
+        "[]",
+        '{"embed_dim": 2}',
+        '{"embed_dim": 2, "vision_cfg": null, "text_cfg": {}}',
+        '{"embed_dim": 2, "vision_cfg": {}, "text_cfg": "a"}',
+    ],
+)
+def test_a_configuration_that_is_none_is_told_with_its_file(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"/config\.json is no model configuration of open_clip"):
+        model_identity(config(folder))
+
+
 def test_weights_for_a_named_model_are_looked_into(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"another model than 'ViT-B-32'.*conv1\.weight is \(32,"):
         model_identity(config("ViT-B-32", folder / "model.safetensors"))
