@@ -150,12 +150,7 @@ def _images(side: int) -> list[bytes]:
 
 def _plan_with_bank(folder: str) -> ServicePlan:
     """The bundled CLIP and a bank in which every entry was used; what it says does not matter."""
-    settings = {
-        "model": BUNDLED,
-        "bank": f"{folder}/bank",
-        "max_images_batch": 64,
-        "max_waiting": 512,
-    }
+    settings = {"bank": f"{folder}/bank", "max_images_batch": 64, "max_waiting": 512}
     settings |= {"model": BUNDLED, "preset": "paper"}  # whose bank costs a second pass
     plan = plan_service(read_settings(settings))
     method = plan.settings.method

@@ -68,7 +68,7 @@ class Options:
     num_labelers: int = 1
     """Replicas of the model, one actor each; they share the bank."""
     device: str = "auto"
-    """auto, cpu or cuda; which GPU a labeler gets is chosen by Ray."""
+    """auto, cpu, or cuda: Ray chooses one for each labeler; with --in-process also cuda:N."""
     dtype: Dtype = "auto"
     """Precision of the encoder. auto: bfloat16 where the hardware computes in it."""
     bank_scope: Literal["shared", "camera"] = "shared"

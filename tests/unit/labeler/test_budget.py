@@ -15,7 +15,8 @@ from plain_run import run_plainly
 from tiny import Assets, put_tars, write_assets
 
 import mint_stream.labeler.labeler as labeler_module
-import mint_stream.method.adapter as adapter_module
+import mint_stream.method.frozen as frozen_module
+import mint_stream.method.realtime as realtime_module
 from mint_stream import read_labels
 from mint_stream.clip.encoder import ImageEncoder, Stem
 from mint_stream.config import PRESETS, ConfigError, RunConfig
@@ -144,8 +145,8 @@ def test_a_budget_makes_stages_wait_for_their_own_work(
         return answer(*arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ImageEncoder, "plain", queued)
-    monkeypatch.setattr(adapter_module, "answer", reads)
-    monkeypatch.setattr(adapter_module, "Stopwatch", lambda: Stopwatch(clock))
+    monkeypatch.setattr(realtime_module, "answer", reads)
+    monkeypatch.setattr(frozen_module, "Stopwatch", lambda: Stopwatch(clock))
     monkeypatch.setattr(labeler_module, "settler", lambda _: device.wait)
     method = dataclasses.replace(PRESETS["realtime"], guard=False)
     run_plainly(dataclasses.replace(base, method=method, adapt_budget=0.05))
