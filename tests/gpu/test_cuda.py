@@ -9,7 +9,7 @@ import torch
 from mint_stream.clip.device import settler
 from mint_stream.clip.model import pick_dtype
 from mint_stream.config import BUNDLED, Dtype, ModelConfig
-from mint_stream.demo.feed import stream_feed
+from mint_stream.demo.feed import SEGMENTS, stream_feed
 from mint_stream.method.adapter import MintAdapter
 from mint_stream.method.retrieval import retrieval_counts
 
@@ -22,7 +22,8 @@ CLASSES = ["car", "bus", "truck", "bicycle", "dog"]
 
 
 def frames(count: int) -> list[np.ndarray]:
-    return [np.asarray(frame.frame) for frame in stream_feed(frames=count, seed=5)]
+    feed = stream_feed(frames=max(count, len(SEGMENTS)), seed=5)
+    return [np.asarray(frame.frame) for frame in feed][:count]
 
 
 def adapter(device: str, dtype: Dtype) -> MintAdapter:
