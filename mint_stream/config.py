@@ -30,8 +30,18 @@ METHODS_GROUP = "mint_stream.methods"
 """Entry points of other packages: a class with the verbs of `method.methods.Method`, by the name of
 its algorithm, whose `presets` are `MethodConfig`s."""
 
-BUNDLED = str(Path(__file__).parent / "demo" / "clip")
-"""The small CLIP that the package ships, for the quickstart."""
+BUNDLED = "bundled"
+"""The name of the small CLIP that the package ships. It knows rendered street scenes alone, so that
+it is used where it is asked for by name, and in the quickstart."""
+BUNDLED_FOLDER = Path(__file__).parent / "demo" / "clip"
+BUNDLED_LABELS = BUNDLED_FOLDER.parent / "labels.txt"
+"""The ten classes that it knows."""
+WHICH_MODEL = (
+    "named: a model of open_clip with its weights (ViT-B-16 with laion2b_s34b_b88k), a folder with "
+    f"a configuration and weights, or {BUNDLED} for the small CLIP of the demonstration, which "
+    "knows rendered street scenes and nothing else"
+)
+"""What is allowed as a model."""
 
 
 class ConfigError(ValueError):
@@ -233,13 +243,20 @@ class ModelConfig:
     """Which CLIP: open_clip names, or a local folder or file; where it runs, in which precision."""
 
     model: str
-    """A model name that open_clip knows (`ViT-B-16`), or a folder with `config.json`."""
+    """A model name that open_clip knows (`ViT-B-16`), a folder with a configuration and weights, or
+    `bundled` (see `BUNDLED`)."""
     weights: str | None = None
     """A pretrained tag that open_clip knows (`openai`), or a local weights file."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`."""
     dtype: Dtype = "auto"
     """Precision of the encoder; keys, prompts, context and optimiser stay in float32."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the model's files are; None for a model of open_clip's."""
+        folder = BUNDLED_FOLDER if self.model == BUNDLED else Path(self.model)
+        return folder if folder.is_dir() else None
 
 
 @dataclass(frozen=True, kw_only=True)

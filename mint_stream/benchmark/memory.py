@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from mint_stream.config import BUNDLED, ConfigError, ModelConfig, RunConfig, preset
+from mint_stream.config import BUNDLED, BUNDLED_LABELS, ConfigError, ModelConfig, RunConfig, preset
 from mint_stream.pipeline.run import prepare_run, start_ray
 from mint_stream.pipeline.tally import Tally
 
@@ -37,7 +37,7 @@ class MemoryOptions:
     """Of the frames, pixels."""
     preset: str = "frozen"
     model: str = BUNDLED
-    labels: str = str(Path(BUNDLED).parent / "labels.txt")
+    labels: str = str(BUNDLED_LABELS)
     num_labelers: int = 1
     unit_size: int = 64
 

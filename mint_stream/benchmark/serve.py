@@ -23,7 +23,7 @@ from rich.table import Table
 
 from mint_stream.bank import checkpoint
 from mint_stream.benchmark.load import HERE, CpuMeter, Load, post_images
-from mint_stream.config import as_dict
+from mint_stream.config import BUNDLED, as_dict
 from mint_stream.demo.feed import stream_feed
 from mint_stream.method import bank_state
 from mint_stream.method.bank_state import Banks, BankState
@@ -151,7 +151,7 @@ def _images(side: int) -> list[bytes]:
 def _plan_with_bank(folder: str) -> ServicePlan:
     """The bundled CLIP and a bank in which every entry was used; what it says does not matter."""
     settings = {"bank": f"{folder}/bank", "max_images_batch": 64, "max_waiting": 512}
-    settings |= {"preset": "paper"}  # whose bank costs a second pass
+    settings |= {"model": BUNDLED, "preset": "paper"}  # whose bank costs a second pass
     plan = plan_service(read_settings(settings))
     method = plan.settings.method
     start = bank_state.initial_state(

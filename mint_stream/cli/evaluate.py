@@ -42,7 +42,7 @@ class Options:
     report.html. The same command again does only what is missing.
 
     Example: mint-stream evaluate --input feed --labels labels.txt --output study --model ViT-B-16
-    --weights openai --presets frozen,realtime
+    --weights laion2b_s34b_b88k --presets frozen,realtime
     """
 
     input: str
@@ -52,7 +52,7 @@ class Options:
     output: Path
     """A folder of this machine."""
     model: str
-    """A model name of open_clip, or a folder with config.json."""
+    """A model name of open_clip, a folder with its configuration and weights, or bundled."""
     weights: str | None = None
     """A pretrained tag of open_clip, or a file."""
     presets: str = "frozen,ensemble,tpt,zero,paper"

@@ -16,6 +16,7 @@ from rich.console import Console
 from mint_stream.config import (
     BUNDLED,
     PRESETS,
+    WHICH_MODEL,
     ConfigError,
     Dtype,
     MethodConfig,
@@ -44,7 +45,7 @@ class Options:
     with the adapting one, and writes a report that compares them.
 
     Example: mint-stream label --input feed --output labelled --labels labels.txt --model ViT-B-16
-    --weights openai
+    --weights laion2b_s34b_b88k
     """
 
     input: str | None = None
@@ -54,9 +55,10 @@ class Options:
     demonstration's folder, `quickstart` if not given."""
     labels: str | None = None
     """Class list: text, one class a line, or YAML with synonyms and templates."""
-    model: str = BUNDLED
-    """A model name of open_clip (ViT-B-16), or a folder with config.json. Default: the small CLIP
-    that ships with the package, which knows street scenes only."""
+    model: str | None = None
+    """With --input: a model name of open_clip (ViT-B-16), a folder with its configuration and
+    weights, or bundled: the small CLIP that ships with the package and knows rendered street scenes
+    only."""
     weights: str | None = None
     """A pretrained tag of open_clip (openai), or a file."""
     preset: str = "realtime"
@@ -66,7 +68,7 @@ class Options:
     num_labelers: int = 1
     """Replicas of the model, one actor each; they share the bank."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, or cuda: Ray chooses one for each labeler; with --in-process also cuda:N."""
     dtype: Dtype = "auto"
     """Precision of the encoder. auto: bfloat16 where the hardware computes in it."""
     bank_scope: Literal["shared", "camera"] = "shared"
@@ -118,16 +120,23 @@ class Options:
         require(self.preset in presets, "--preset", self.preset, "one of " + ", ".join(presets))
         return presets[self.preset]
 
+    def check_demonstration(self) -> None:
+        """Refuse what the demonstration would pass over: it has a model and classes of its own."""
+        for name, own in (("model", BUNDLED), ("weights", None), ("labels", None)):
+            given = getattr(self, name)
+            require(given in (None, own), f"--{name}", given, "left out without --input")
+
     def run_config(self) -> RunConfig:
         """The run that these options describe. Raises `ConfigError`."""
         for name in ("input", "output", "labels"):
             require(getattr(self, name) is not None, f"--{name}", None, "given with --input")
+        require(self.model is not None, "--model", None, WHICH_MODEL)
         return RunConfig(
             input=str(self.input),
             output=str(self.output),
             labels=str(self.labels),
             model=ModelConfig(
-                model=self.model, weights=self.weights, device=self.device, dtype=self.dtype
+                model=str(self.model), weights=self.weights, device=self.device, dtype=self.dtype
             ),
             method=self._method(),
             num_labelers=self.num_labelers,
@@ -163,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False)
     try:
         if options.input is None:
+            options.check_demonstration()
             from mint_stream.demo.quickstart import quickstart
 
             report = quickstart(

@@ -9,10 +9,15 @@ Shapes: B images (or classes), T tokens, S query rows (S <= T), D width.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mint_stream.clip.device import needs_exact_attention
 
 Block = Any
 """An `open_clip.transformer.ResidualAttentionBlock`."""
@@ -61,7 +66,10 @@ def finish(
     def split(t: Tensor) -> Tensor:
         return t.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    mixed = F.scaled_dot_product_attention(split(q_BSD), split(k_BTD), split(v_BTD), mask_ST)
+    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (q_BSD, k_BTD, v_BTD))
+    exact = needs_exact_attention(q_BSD.device.type, differentiated=differentiated)
+    with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
+        mixed = F.scaled_dot_product_attention(split(q_BSD), split(k_BTD), split(v_BTD), mask_ST)
     mixed_BSD = block.attn.out_proj(mixed.transpose(1, 2).flatten(2))
     x_BSD = x_BSD + block.ls_1(mixed_BSD)
     hidden = block.ln_2(x_BSD).to(mixed_BSD.dtype)

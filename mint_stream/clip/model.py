@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,30 @@ import open_clip
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
+from mint_stream.clip.device import check_count, computes_bfloat16, exact_float32
+from mint_stream.clip.encoder import ImageEncoder
 from mint_stream.clip.model_files import (
     RANDOM_WEIGHTS,
     check_name,
     check_vit,
     has_quick_gelu,
+    named_weights_file,
     read_config,
     wants_quick_gelu,
     weights_file,
 )
-from mint_stream.clip.text_prompt import Tokenizer
+from mint_stream.clip.text_prompt import TextPrompt, Tokenizer
+from mint_stream.clip.weights import (
+    PART_OF_VOCABULARY,
+    load_pytorch,
+    named_tensors,
+    weights_form,
+)
 from mint_stream.config import ConfigError, ModelConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +63,14 @@ def load_clip(config: ModelConfig) -> LoadedClip:
     """Load, check and freeze the model that `config` names.
 
     Raises:
-        ConfigError: unknown model or weights, weights that do not fit, or a model on which the
-            method cannot work (see `check_model`).
+        ConfigError: unknown model or weights, weights that do not fit or compute nothing, or a
+            model on which the method cannot work (see `check_model`).
     """
     device, dtype = pick_device(config.device), pick_dtype(config)
+    exact_float32()
     model, tokenizer = (
-        _load_folder(Path(config.model), config.weights)
-        if Path(config.model).is_dir()
+        _load_folder(config.folder, config.weights)
+        if config.folder is not None
         else _load_named(config.model, config.weights)
     )
     check_model(model, config.model)
@@ -65,13 +78,15 @@ def load_clip(config: ModelConfig) -> LoadedClip:
     model.to(device=device, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
     if dtype is torch.bfloat16:
         _linear_layers_to(model, dtype)
-    return LoadedClip(
+    clip = LoadedClip(
         model=model,
         tokenizer=tokenizer,
         preprocess=_preprocess(model, config.model),
         device=device,
         dtype=torch.float64 if dtype is torch.float64 else torch.float32,
     )
+    _check_computes(clip, config.model)
+    return clip
 
 
 def check_model(model: Any, name: str) -> None:
@@ -106,27 +121,29 @@ def pick_device(name: str) -> torch.device:
     """The device for `auto`, `cpu`, `cuda`, `cuda:N`. Raises `ConfigError` if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
-            "use --device cpu, or check the driver with nvidia-smi"
-        )
-    return device
+    check_count(name, torch.cuda.device_count())
+    return torch.device(name)
 
 
 def pick_dtype(config: ModelConfig) -> torch.dtype:
     """Precision of the linear layers. `auto`: bfloat16 where the hardware computes in it."""
-    if config.dtype != "auto":
-        dtype: torch.dtype = getattr(torch, config.dtype)
-        return dtype
-    if pick_device(config.device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        native = computes_bfloat16(
+            torch.cuda.get_device_capability(device), rocm=torch.version.hip is not None
+        )
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if config.dtype == "auto":
+        return torch.bfloat16 if native else torch.float32
+    if config.dtype == "bfloat16" and device.type == "cuda" and not native:
+        log.warning(
+            "%s does not compute in bfloat16 but emulates it, slower than float32: use --dtype "
+            "auto",
+            torch.cuda.get_device_name(device),
+        )
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    return dtype
 
 
 def _load_folder(folder: Path, weights: str | None) -> tuple[Any, Tokenizer]:
@@ -152,16 +169,17 @@ def _load_folder(folder: Path, weights: str | None) -> tuple[Any, Tokenizer]:
 
 
 def _load_weights(model: Any, path: Path) -> None:
-    if path.suffix != ".safetensors":
-        open_clip.load_checkpoint(model, str(path))
-        return
-    state: dict[str, Tensor] = load_file(path)
-    if "token_embedding.rows" in state:
+    form = weights_form(path)
+    state = named_tensors(load_file(path) if form == "safetensors" else load_pytorch(path), path)
+    if PART_OF_VOCABULARY in state:
         # A small model stores only the vocabulary rows that its training captions used.
         table = torch.zeros_like(model.token_embedding.weight)
         values = state.pop("token_embedding.values").to(table.dtype)
-        table[state.pop("token_embedding.rows").long()] = values
+        table[state.pop(PART_OF_VOCABULARY).long()] = values
         state["token_embedding.weight"] = table
+    if "logit_scale" in state:
+        # A number, or a list of one, by the version of open_clip that saved it.
+        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -172,7 +190,8 @@ def _load_weights(model: Any, path: Path) -> None:
 
 def _load_named(name: str, weights: str | None) -> tuple[Any, Tokenizer]:
     check_name(name, weights)
-    pretrained = None if weights == RANDOM_WEIGHTS else weights
+    file = named_weights_file(name, weights)
+    pretrained = None if weights == RANDOM_WEIGHTS or file is not None else weights
     model = open_clip.create_model(
         name,
         pretrained=pretrained,
@@ -180,7 +199,29 @@ def _load_named(name: str, weights: str | None) -> tuple[Any, Tokenizer]:
         # OpenAI's weights want the activation that they were trained with under every name.
         force_quick_gelu=has_quick_gelu(name) or wants_quick_gelu(name, pretrained),
     )
+    if file is not None:
+        _load_weights(model, file)
     return model, open_clip.get_tokenizer(name)
+
+
+def _check_computes(clip: LoadedClip, name: str) -> None:
+    """Refuse weights that compute nothing: a grey image and two words through both towers."""
+    size = clip.preprocess.size
+    layers = len(clip.model.visual.transformer.resblocks)
+    encoder = ImageEncoder(clip.model.visual, (layers - 1,))
+    grey_1CHW = torch.zeros(1, 3, size, size, device=clip.device, dtype=clip.dtype)
+    prompt = TextPrompt(clip.model, clip.tokenizer, [("picture",)], "a")
+    with torch.no_grad():
+        image_1E = encoder.plain(encoder.stem(grey_1CHW))[1]
+        text_1E = prompt.features(prompt.context_NW.to(clip.dtype))
+        scale = clip.model.logit_scale.exp()
+    for what, values in (("image tower", image_1E), ("text tower", text_1E), ("scale", scale)):
+        if not (values.isfinite().all() and values.abs().max() > 0):
+            raise ConfigError(
+                f"the weights of model {name!r} compute nothing: the {what} gives "
+                f"{float(values.flatten()[0])} for a grey image and a word; the file is damaged or "
+                "its training diverged: get the weights again, or others"
+            )
 
 
 def _linear_layers_to(model: Any, dtype: torch.dtype) -> None:

@@ -12,13 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mint_stream.config import ConfigError, ModelConfig
+from mint_stream.clip.weights import check_weights, is_of_transformers, tensor_shapes, tower
+from mint_stream.config import BUNDLED, ConfigError, ModelConfig
 
 RANDOM_WEIGHTS = "random"
 """In place of weights: an untrained model, for measuring cost."""
 
-_DEFAULT_WIDTH, _DEFAULT_SIZE = 768, 224
-"""Of open_clip's image towers, where a configuration does not say."""
+_OPEN_CLIP_CONFIG = "open_clip_config.json"
+_OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_OWN_WEIGHTS = ("model.safetensors", "model.pt")
+"""Names of open_clip's on the hub, and of a folder of one's own. On the hub `config.json`,
+`model.safetensors` and `pytorch_model.bin` beside the former are the library Transformers'."""
 
 
 def model_identity(config: ModelConfig) -> str:
@@ -44,17 +48,16 @@ def vision_shape(config: ModelConfig) -> tuple[int, int]:
     Raises:
         ConfigError: a model that does not exist, or one without a Vision Transformer.
     """
-    folder = Path(config.model)
-    if folder.is_dir():
-        content, _ = read_config(folder)
+    if config.folder is not None:
+        content, _ = read_config(config.folder)
     else:
         check_name(config.model, config.weights)
         content = _named_config(config.model)
     check_vit(config.model, content)
-    vision = content["vision_cfg"]
-    size = vision.get("image_size", _DEFAULT_SIZE)
+    vision = tower(content, "vision_cfg")
+    size = vision["image_size"]
     side = size if isinstance(size, int) else max(size)
-    return int(vision.get("width", _DEFAULT_WIDTH)), int(side)
+    return int(vision["width"]), int(side)
 
 
 def check_vit(name: str, content: Mapping[str, Any]) -> None:
@@ -68,13 +71,12 @@ def check_vit(name: str, content: Mapping[str, Any]) -> None:
 
 
 def _identity_parts(config: ModelConfig) -> Sequence[str | bytes]:
-    folder = Path(config.model)
-    if folder.is_dir():
-        paths = [_config_file(folder), weights_file(folder, config.weights)]
+    if config.folder is not None:
+        paths = [_config_file(config.folder), weights_file(config.folder, config.weights)]
         return [_file_hash(path) for path in paths]
     check_name(config.model, config.weights)
-    weights = Path(config.weights or "")
-    return [config.model, _file_hash(weights) if weights.is_file() else str(config.weights)]
+    file = named_weights_file(config.model, config.weights)
+    return [config.model, str(config.weights) if file is None else _file_hash(file)]
 
 
 def _file_hash(path: Path) -> bytes:
@@ -83,28 +85,42 @@ def _file_hash(path: Path) -> bytes:
 
 
 def _config_file(folder: Path) -> Path:
-    for name in ("open_clip_config.json", "config.json"):
+    for name in (_OPEN_CLIP_CONFIG, "config.json"):
         if (folder / name).is_file():
             return folder / name
     raise ConfigError(
-        f"model folder {str(folder)!r} has no config.json (open_clip's model configuration: "
-        "embed_dim, vision_cfg, text_cfg)"
+        f"model folder {str(folder)!r} has no {_OPEN_CLIP_CONFIG} and no config.json (open_clip's "
+        "model configuration: embed_dim, vision_cfg, text_cfg)"
     )
 
 
 def weights_file(folder: Path, weights: str | None) -> Path:
-    """`weights` if given, else the file in a model folder. Raises `ConfigError`."""
-    if weights is not None:
-        if Path(weights).is_file():
-            return Path(weights)
+    """`weights` if given, else the file that belongs to the configuration in a model folder.
+
+    Raises `ConfigError` for one that does not exist, or that cannot hold the weights of this model.
+    """
+    content, _ = read_config(folder)
+    check_vit(str(folder), content)
+    path = Path(weights) if weights is not None else _own_weights(folder)
+    if not path.is_file():
         raise ConfigError(f"weights file {weights!r} does not exist")
-    names = (
-        *("model.safetensors", "open_clip_model.safetensors"),
-        *("open_clip_pytorch_model.bin", "model.pt"),
-    )
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
+    check_weights(path, content, str(folder))
+    return path
+
+
+def _own_weights(folder: Path) -> Path:
+    from_hub = _config_file(folder).name == _OPEN_CLIP_CONFIG
+    names = _OPEN_CLIP_WEIGHTS + _OWN_WEIGHTS if from_hub else _OWN_WEIGHTS + _OPEN_CLIP_WEIGHTS
+    there = [folder / name for name in names if (folder / name).is_file()]
+    for path in there:
+        doubtful = from_hub and path.name in _OWN_WEIGHTS
+        if not (doubtful and is_of_transformers(tensor_shapes(path))):
+            return path
+    if there:
+        raise ConfigError(
+            f"model folder {str(folder)!r} has Transformers' weights alone: get "
+            f"{' or '.join(_OPEN_CLIP_WEIGHTS)} from where it came, or name the file with --weights"
+        )
     raise ConfigError(
         f"model folder {str(folder)!r} has no weights (one of {', '.join(names)}): "
         "name the file with --weights"
@@ -119,9 +135,25 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         model = content.get("model_cfg", content)
         if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(model):
             raise ValueError("it lacks embed_dim, vision_cfg or text_cfg")
+        if not (isinstance(model["vision_cfg"], dict) and isinstance(model["text_cfg"], dict)):
+            raise ValueError("vision_cfg and text_cfg must be objects")
         return model, content.get("preprocess_cfg", {})
     except (ValueError, TypeError, AttributeError) as error:
+        if _is_transformers_config(path):
+            raise ConfigError(
+                f"{path} is the configuration of a model of the library Transformers: get "
+                f"{_OPEN_CLIP_CONFIG} and {_OPEN_CLIP_WEIGHTS[0]} from where it came, or use a "
+                "model name of open_clip"
+            ) from error
         raise ConfigError(f"{path} is no model configuration of open_clip: {error}") from error
+
+
+def _is_transformers_config(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and bool({"architectures", "model_type"} & set(content))
 
 
 def check_name(name: str, weights: str | None) -> None:
@@ -130,7 +162,8 @@ def check_name(name: str, weights: str | None) -> None:
     if name not in open_clip.list_models():
         raise ConfigError(
             f"model is {name!r}; it must be a folder with a config.json, or one of open_clip's "
-            "models such as ViT-B-16 or ViT-L-14 (`open_clip.list_models()`)"
+            "models such as ViT-B-16 or ViT-L-14 (`open_clip.list_models()`), or "
+            f"{BUNDLED}"
         )
     check_vit(name, _named_config(name))
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -138,16 +171,25 @@ def check_name(name: str, weights: str | None) -> None:
         raise ConfigError(
             f"model {name} needs weights: one of {', '.join(tags)}, or the path of a file"
         )
-    if weights not in (RANDOM_WEIGHTS, *tags) and not Path(weights).is_file():
-        raise ConfigError(
-            f"weights are {weights!r}; for {name} they must be one of {', '.join(tags)}, "
-            "or the path of a file that exists"
-        )
+    file = named_weights_file(name, weights)
+    if file is not None:
+        if not file.is_file():
+            raise ConfigError(
+                f"weights are {weights!r}; for {name} they must be one of {', '.join(tags)}, "
+                "or the path of a file that exists"
+            )
+        check_weights(file, _named_config(name), name)
     if has_quick_gelu(name) and weights in tags and not wants_quick_gelu(name, weights):
         raise ConfigError(
             f"weights {weights!r} were trained without QuickGELU, model {name} is with it: use "
             f"--model {name.removesuffix('-quickgelu')}"
         )
+
+
+def named_weights_file(name: str, weights: str | None) -> Path | None:
+    """The file that `weights` names for a model of open_clip's; None for a tag, or none at all."""
+    tags = _open_clip().list_pretrained_tags_by_model(name)
+    return None if weights in (None, RANDOM_WEIGHTS, *tags) else Path(weights or "")
 
 
 def has_quick_gelu(name: str) -> bool:

@@ -14,6 +14,8 @@ BUDGET = "budget"
 class AdaptBudget:
     """Keeps what adapting takes below `share` of all the time that `stopwatch` measures.
 
+    On a device that queues its work the stopwatch has to `settle`.
+
     One rule: there is time for a frame if afterwards, it having taken what is expected, adapting
     will have taken at most that share. What is expected is the mean so far.
     """

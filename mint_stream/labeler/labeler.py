@@ -19,6 +19,7 @@ import torch
 
 from mint_stream.bank.client import BankClient
 from mint_stream.bank.files import write_delta
+from mint_stream.clip.device import settler
 from mint_stream.clip.model import load_clip
 from mint_stream.input.units import DecodedFrame, Rejected, Unit
 from mint_stream.labeler.budget import BUDGET, AdaptBudget
@@ -105,6 +106,8 @@ class MintLabeler:
         self.budget = None
         if config.adapt_budget is not None and bank is not None:
             self.budget = AdaptBudget(config.adapt_budget, self.adapter.stopwatch)
+            # Else adapting, which reads the encoder's answer first, would pay for its pass.
+            self.adapter.stopwatch.settle = settler(self.adapter.clip.device)
         self._behind = False
         """Units went by of which the bank was not told."""
 

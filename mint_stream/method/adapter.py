@@ -1,6 +1,7 @@
 """Adapt to an image, then label it: the three-line face of all methods.
 
-    adapter = MintAdapter.build(["car", "bus", "bicycle"], model="ViT-B-16", weights="openai")
+    adapter = MintAdapter.build(["car", "bus", "bicycle"], model="ViT-B-16",
+                                weights="laion2b_s34b_b88k")
     prediction = adapter.label(Image.open("frame.jpg"))
     print(prediction.label, prediction.confidence, prediction.source_label)
 
@@ -17,7 +18,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mint_stream.clip.model import LoadedClip, load_clip
-from mint_stream.config import BUNDLED, PRESETS, Dtype, MethodConfig, ModelConfig
+from mint_stream.config import PRESETS, Dtype, MethodConfig, ModelConfig
 from mint_stream.config import preset as find_preset
 from mint_stream.method import bank_state
 from mint_stream.method.frozen import FrozenClip, Seen
@@ -70,7 +71,7 @@ class MintAdapter(FrozenClip):
         cls,
         classes: Sequence[str],
         *,
-        model: str = BUNDLED,
+        model: str,
         weights: str | None = None,
         preset: str = "paper",
         device: str = "auto",

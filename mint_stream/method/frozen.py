@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mint_stream.clip.class_check import warn_about_classes
 from mint_stream.clip.encoder import ImageEncoder, Stem, query_blocks
 from mint_stream.clip.model import LoadedClip
 from mint_stream.clip.text_prompt import TextPrompt
@@ -71,6 +72,7 @@ class FrozenClip:
             features_TCE = torch.stack([p.features(p.context_NW.to(clip.dtype)) for p in prompts])
             self.source_text_CE = torch.nn.functional.normalize(features_TCE.mean(0), dim=-1)
             self.logit_scale = clip.model.logit_scale.exp().to(clip.dtype).reshape(())
+        warn_about_classes(clip, phrases, self.source_text_CE, float(self.logit_scale))
         self.context_init_NW = self.text.context_NW.to(clip.dtype)
         self.stopwatch = Stopwatch()
 

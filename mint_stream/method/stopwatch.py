@@ -13,11 +13,14 @@ class Stopwatch:
     """Adds up wall-clock seconds by stage; `with stopwatch("encoder"): ...`. Thread-safe.
 
     On a GPU the work is queued: a stage's seconds are then those that the host spent on it, and
-    the wait falls to the stage that reads the answer.
+    the wait falls to the stage that reads the answer. With `settle` (`clip.device.settler`) each
+    stage waits for its own work, and pays for it: for whoever goes by these seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
+        self.settle: Callable[[], None] | None = None
+        """Waits until the device has done all that it was given."""
         self._lock = threading.Lock()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.total_s = 0.0
@@ -25,11 +28,16 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        start = self._clock()
+        start = self._now()
         try:
             yield
         finally:
-            self.add(stage, self._clock() - start)
+            self.add(stage, self._now() - start)
+
+    def _now(self) -> float:
+        if self.settle is not None:
+            self.settle()
+        return self._clock()
 
     def add(self, stage: str, seconds: float) -> None:
         """Count what was measured elsewhere."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mint_stream.clip.class_list import ClassList, load_class_list
+from mint_stream.clip.device import device_index
 from mint_stream.clip.model_files import model_identity, vision_shape
 from mint_stream.config import ConfigError, RunConfig, as_dict
 from mint_stream.input.discovery import discover
@@ -106,8 +107,8 @@ def _abstention(
 
 
 def _check_device(name: str) -> None:
-    if name in ("auto", "cpu") or os.environ.get("RAY_ADDRESS"):  # else the labelers run elsewhere
-        return
+    if device_index(name) is None or os.environ.get("RAY_ADDRESS"):
+        return  # nothing to look for, or the labelers run elsewhere
     # Torch knows which devices there are, and takes seconds to import.
     from mint_stream.clip.model import pick_device
 

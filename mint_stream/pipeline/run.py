@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError
 
 from mint_stream.bank.ledger import BankError
 from mint_stream.bank.log import RestoreError
+from mint_stream.clip.device import check_in_actor
 from mint_stream.config import ConfigError, RunConfig
 from mint_stream.input.discovery import discover
 from mint_stream.input.units import ShardTask
@@ -232,6 +233,7 @@ def prepare_run(
     log_json: bool = False,
 ) -> Run:
     """Check everything that can be checked before a model is loaded; then `execute` it."""
+    check_in_actor(config.model.device)
     return Run(config, prepare(config), on_start, on_commit, handle_signals, log_json)
 
 

@@ -156,10 +156,9 @@ class Service:
     def info(self) -> Info:
         """What answers here."""
         settings, plan, bank = self.settings, self.plan, self.answers.bank
-        model = Path(settings.model)
         return Info(
             version=mint_stream.__version__,
-            model=model.name if model.is_dir() else settings.model,
+            model=Path(settings.model).name if settings.clip.folder else settings.model,
             model_hash=plan.model_hash,
             classes=list(plan.classes.names),
             classes_hash=plan.classes.hash,

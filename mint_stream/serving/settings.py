@@ -1,6 +1,7 @@
 """What a service is made of: the arguments of `build_app`. Unknown ones are refused.
 
-    serve run mint_stream.serving:build_app labels=labels.txt bank=s3://cameras/labelled/bank
+    serve run mint_stream.serving:build_app model=ViT-B-16 weights=laion2b_s34b_b88k \
+        labels=labels.txt bank=s3://cameras/labelled/bank
 
 Secrets are no settings: the token that clients must send is in the environment (`TOKEN_VARIABLE`).
 """
@@ -8,13 +9,15 @@ Secrets are no settings: the token that clients must send is in the environment 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from mint_stream.clip.device import check_in_actor, device_index
 from mint_stream.config import (
     BUNDLED,
+    BUNDLED_LABELS,
+    WHICH_MODEL,
     BankScope,
     ConfigError,
     Dtype,
@@ -26,8 +29,6 @@ from mint_stream.config import (
 
 TOKEN_VARIABLE = "MINT_STREAM_TOKEN"
 """Environment variable of the replicas: the bearer token that /v1 then asks for."""
-
-BUNDLED_LABELS = str(Path(BUNDLED).parent / "labels.txt")
 
 Adapt = Literal["off", "shadow", "on"]
 
@@ -42,9 +43,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = BUNDLED
-    """A model name of open_clip, or a folder with config.json. Default: the bundled small CLIP."""
-    labels: str = BUNDLED_LABELS
+    model: str
+    """A model name of open_clip, a folder with its configuration and weights, or `bundled`."""
+    labels: str = str(BUNDLED_LABELS)
     """Class list: text, one class a line, or YAML; a path or any fsspec URL. Default: that of the
     bundled CLIP; another model needs its own."""
     weights: str | None = None
@@ -97,11 +98,12 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
         require(
-            self.model == BUNDLED or self.labels != BUNDLED_LABELS,
+            self.model == BUNDLED or self.labels != str(BUNDLED_LABELS),
             "labels",
             "the bundled CLIP's",
             f"given with model {self.model!r}",
         )
+        check_in_actor(self.device) if self.num_gpus else device_index(self.device)
         method = self.method
         require(
             method.served,
@@ -171,7 +173,7 @@ def _said(item: Mapping[str, Any]) -> str:
         known = ", ".join(sorted(Settings.model_fields))
         return f"{name} is not an argument of build_app; there are {known}"
     if item["type"] == "missing":
-        return f"{name} is missing"
+        return f"{name} is missing; it must be {WHICH_MODEL}"
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
     return f"{name} is {item['input']!r}: {item['msg'].lower()}"

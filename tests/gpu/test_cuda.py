@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mint_stream.config import Dtype
-from mint_stream.demo.feed import stream_feed
+from mint_stream.clip.device import settler
+from mint_stream.clip.model import pick_dtype
+from mint_stream.config import BUNDLED, Dtype, ModelConfig
+from mint_stream.demo.feed import SEGMENTS, stream_feed
 from mint_stream.method.adapter import MintAdapter
 from mint_stream.method.retrieval import retrieval_counts
 
@@ -20,11 +22,12 @@ CLASSES = ["car", "bus", "truck", "bicycle", "dog"]
 
 
 def frames(count: int) -> list[np.ndarray]:
-    return [np.asarray(frame.frame) for frame in stream_feed(frames=count, seed=5)]
+    feed = stream_feed(frames=max(count, len(SEGMENTS)), seed=5)
+    return [np.asarray(frame.frame) for frame in feed][:count]
 
 
 def adapter(device: str, dtype: Dtype) -> MintAdapter:
-    return MintAdapter.build(CLASSES, device=device, dtype=dtype)
+    return MintAdapter.build(CLASSES, model=BUNDLED, device=device, dtype=dtype)
 
 
 def test_float64_on_the_gpu_makes_the_choices_of_the_cpu() -> None:
@@ -54,6 +57,52 @@ def test_two_runs_on_the_gpu_are_bit_identical() -> None:
         banks.append(one.bank.arrays())
     for first, second in zip(*banks, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_are_the_same_in_every_run(dtype: Dtype) -> None:
+    """Of many views at once, where the fused kernels add in an order of their own."""
+    one = adapter("cuda", dtype)
+    views = one.views(frames(1)[0], "frame")
+    seen = one.look(views)
+    start = one.bank
+    found = []
+    for _ in range(8):
+        one.bank = start
+        one.reset()
+        one.adapt(seen)
+        found.append((one.context_NW, one.bank.keys_KD, one.bank.prompts_KPD))
+    for other in found[1:]:
+        for expected, actual in zip(found[0], other, strict=True):
+            assert torch.equal(expected, actual)
+
+
+def test_float32_is_not_tf32() -> None:
+    """Against float64: TF32 would be off by a part in a thousand."""
+    exact, single = adapter("cuda", "float64"), adapter("cuda", "float32")
+    views = exact.views(frames(1)[0], "frame", count=16)
+    expected, actual = exact.look(views).source_VE, single.look(views).source_VE
+    torch.testing.assert_close(actual.double(), expected, atol=2e-5, rtol=0)
+
+
+def test_auto_is_bfloat16_where_the_gpu_computes_in_it() -> None:
+    native = torch.cuda.get_device_capability() >= (8, 0)
+    dtype = pick_dtype(ModelConfig(model=BUNDLED, device="cuda"))
+    assert dtype is (torch.bfloat16 if native else torch.float32)
+
+
+def test_the_encoder_pays_for_its_own_pass() -> None:
+    """Timed with `settle`, as for a budget: what comes after it does not wait for it."""
+    one = adapter("cuda", "float32")
+    views = one.views(frames(1)[0], "frame").repeat(16, 1, 1, 1)
+    one.look(views)
+    one.stopwatch.settle = settler(one.clip.device)
+    one.stopwatch.take()
+    seen = one.look(views)
+    with one.stopwatch("after"):
+        seen.source_VE.cpu()
+    seconds = one.stopwatch.take()
+    assert seconds["after"] < seconds["encoder"]
 
 
 def test_bfloat16_rarely_changes_the_frozen_answer() -> None:

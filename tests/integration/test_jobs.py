@@ -24,7 +24,7 @@ from oracle import Output, check_bank, check_frames
 from prometheus_server import PrometheusServer, panel_queries
 from s3_server import S3Server, free_ports, use_environment
 from tar_files import tar
-from test_readme import commands
+from test_readme import commands, with_bundled
 
 from mint_stream.config import PRESETS
 from mint_stream.demo.feed import write_feed
@@ -244,7 +244,7 @@ def command_of_the_readme(address: str) -> str:
 
     Few checkpoints: the log is kept whole, so that the bank can be held against it.
     """
-    text = commands("### On a Ray cluster")
+    text = with_bundled(commands("### On a Ray cluster"))
     assert "--num-labelers 4" in text
     text = text.replace("--num-labelers 4", "--unit-size 4 --preset paper --checkpoint-every 900")
     text = re.sub(r"--address \S+", f"--address {address}", text)

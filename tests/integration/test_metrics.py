@@ -106,6 +106,7 @@ def driver_line(lines: list[dict[str, object]]) -> dict[str, object]:
 
 def test_a_run_that_cannot_start_says_so_as_json(tmp_path: Path) -> None:
     arguments = ["--input", str(tmp_path / "nothing"), "--output", str(tmp_path / "out")]
+    arguments += ["--model", "bundled"]
     with label_stream(*arguments, "--labels", str(tmp_path / "no.txt"), "--log-json") as driver:
         assert driver.wait() == 2
         (line,) = driver.err.splitlines()

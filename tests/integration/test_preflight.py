@@ -97,7 +97,8 @@ def test_model_and_weights(refused: Refused, local: Place, tmp_path: Path) -> No
 
 
 def test_device(refused: Refused) -> None:
-    assert "nvidia-smi" in refused(device="cuda:99")
+    assert "CUDA_VISIBLE_DEVICES=99" in refused(device="cuda:99")
+    assert "has no float64" in refused(device="mps")
     assert "'gpu'" in refused(device="gpu")
 
 

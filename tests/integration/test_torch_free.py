@@ -9,7 +9,8 @@ from tiny import put_tars
 
 DRIVER = """
 import sys
-from mint_stream import command, pipeline
+from mint_stream.cli import label as command
+from mint_stream.pipeline import run as pipeline
 
 class Watched(pipeline.Run):
     def execute(self):

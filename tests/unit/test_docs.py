@@ -34,6 +34,23 @@ def test_links_lead_somewhere(page: str) -> None:
         assert ((ROOT / page).parent / link).exists(), f"{page} links to {link}"
 
 
+def written_commands(text: str) -> list[str]:
+    """Commands in a page or manifest that label, evaluate or serve what a person names."""
+    text = re.sub(r"\s*\\?\n(?: +(?=\S)|(?=--))", " ", text)
+    found = re.findall(
+        r"(?:label_stream\.py|evaluate\.py|mint-stream (?:label|evaluate)|build_app)[ \w].*", text
+    )
+    return [line for line in found if re.search(r"--input|--labels|labels=|bank=", line)]
+
+
+def test_every_written_command_names_its_model() -> None:
+    pages = [ROOT / "README.md", *DOCS, *(ROOT / "infra").rglob("*.yaml")]
+    commands = [line for page in pages for line in written_commands(page.read_text())]
+    assert len(commands) > 12
+    for line in commands:
+        assert re.search(r"(--)?model[ =]\S", line), f"no model in: {line}"
+
+
 def test_the_metrics_that_are_explained_are_those_that_are_watched() -> None:
     explained = set(re.findall(r"`(mint_\w+)`", (ROOT / "docs" / "operations.md").read_text()))
     shown = {name.removeprefix("ray_").removesuffix("_bucket") for name in watched()}

@@ -282,6 +282,18 @@ def test_serve_takes_the_configuration_of_the_service(tmp_path: Path) -> None:
     assert application["args"]["require_token"] is True
 
 
+def test_job_and_service_name_the_same_real_model() -> None:
+    job = read(KUBERAY / "ray-job.yaml")["spec"]["entrypoint"].split()
+    named = {job[job.index("--model") + 1]: job[job.index("--weights") + 1]}
+    assert named == {"ViT-B-16": "laion2b_s34b_b88k"}
+    service = yaml.safe_load(read(KUBERAY / "ray-service.yaml")["spec"]["serveConfigV2"])
+    for served in (service, read(INFRA / "serve.yaml")):
+        (application,) = served["applications"]
+        args = application["args"]
+        assert {args["model"]: args["weights"]} == named
+        assert args["labels"] == job[job.index("--labels") + 1]
+
+
 # The image
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mint_stream.clip.encoder import query_blocks
-from mint_stream.clip.model import check_model, load_clip, pick_device, pick_dtype
+from mint_stream.clip.model import check_model, load_clip, pick_dtype
 from mint_stream.clip.model_files import model_identity, vision_shape
 from mint_stream.config import ConfigError, ModelConfig
 
@@ -106,7 +106,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path) -> None:
     content = json.loads((folder / "config.json").read_text())
     content["model_cfg"]["vision_cfg"]["layers"] = 4
     (folder / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="do not fit the model"):
+    with pytest.raises(ConfigError, match=r"resblocks\.3\.ln_1\.weight is missing"):
         load_clip(config(folder))
 
 
@@ -129,14 +129,6 @@ def test_bfloat16_is_for_linear_layers_alone(folder: Path) -> None:
     assert block.ln_1.weight.dtype is torch.float32
     assert clip.dtype is torch.float32
     assert pick_dtype(config(folder, dtype="float64")) is torch.float64
-
-
-def test_devices_that_are_not_there_are_refused() -> None:
-    with pytest.raises(ConfigError, match="auto, cpu, cuda or cuda:N"):
-        pick_device("tpu please")
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="torch sees 0 CUDA devices"):
-            pick_device("cuda")
 
 
 def test_what_a_configuration_leaves_out_is_open_clips_own(folder: Path) -> None:

@@ -8,14 +8,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_run import run_plainly
 from tiny import Assets, put_tars, write_assets
 
+import mint_stream.labeler.labeler as labeler_module
+import mint_stream.method.frozen as frozen_module
+import mint_stream.method.realtime as realtime_module
 from mint_stream import read_labels
+from mint_stream.clip.encoder import ImageEncoder, Stem
 from mint_stream.config import PRESETS, ConfigError, RunConfig
 from mint_stream.labeler.budget import AdaptBudget
+from mint_stream.method.domains import answer
 from mint_stream.method.stopwatch import Stopwatch
 from mint_stream.pipeline.preflight import prepare
 from mint_stream.upkeep.verify.verify import verify
@@ -90,6 +96,62 @@ def test_only_the_stage_that_is_named_is_spent() -> None:
     assert stopwatch.total_s == 6.5
     assert stopwatch.take() == {"encoder": 5.0, "domains": 1.5}
     assert stopwatch.total_s == 6.5
+
+
+class Queue:
+    """A device that does later what it was given, as a GPU does."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._queued_s = clock, 0.0
+
+    def give(self, seconds: float) -> None:
+        self._queued_s += seconds
+
+    def wait(self) -> None:
+        self._clock.now_s += self._queued_s
+        self._queued_s = 0.0
+
+
+def test_the_wait_for_a_queued_encoder_is_not_spent_on_adapting() -> None:
+    """What adapting reads first is the encoder's answer; the pass that makes it is not its own."""
+    clock = Clock()
+    device, stopwatch = Queue(clock), Stopwatch(clock)
+    stopwatch.settle = device.wait
+    budget = AdaptBudget(0.5, stopwatch)
+    with stopwatch("encoder"):
+        device.give(5.0)
+    with budget.spending(8, stage="domains"), stopwatch("domains"):
+        device.wait()
+        device.give(0.25)
+    assert stopwatch.take() == {"encoder": 5.0, "domains": 0.25}
+    assert budget.spent_s == 0.25
+    assert stopwatch.total_s == 5.25
+
+
+def test_a_budget_makes_stages_wait_for_their_own_work(
+    base: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `realtime`, through the whole labeler: an encoder that queues a minute's work a pass."""
+    clock = Clock()
+    device = Queue(clock)
+    plain = ImageEncoder.plain
+
+    def queued(self: ImageEncoder, stem: Stem) -> tuple[torch.Tensor, torch.Tensor]:
+        device.give(60.0)
+        return plain(self, stem)
+
+    def reads(*arguments: object, **more: object) -> object:
+        device.wait()  # the first number that is read back
+        return answer(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ImageEncoder, "plain", queued)
+    monkeypatch.setattr(realtime_module, "answer", reads)
+    monkeypatch.setattr(frozen_module, "Stopwatch", lambda: Stopwatch(clock))
+    monkeypatch.setattr(labeler_module, "settler", lambda _: device.wait)
+    method = dataclasses.replace(PRESETS["realtime"], guard=False)
+    run_plainly(dataclasses.replace(base, method=method, adapt_budget=0.05))
+    guard = read_labels(base.output)["guard"].to_pylist()
+    assert guard == ["adapting"] * FRAMES, "it took no time of its own"
 
 
 @pytest.fixture(scope="module")

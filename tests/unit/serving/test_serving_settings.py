@@ -24,7 +24,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> tiny.Assets:
 
 
 def test_arguments_from_a_command_line_are_text_and_understood() -> None:
-    settings = read_settings({"replicas": "2", "max_image_mb": "2.5"})
+    settings = read_settings({"model": "bundled", "replicas": "2", "max_image_mb": "2.5"})
     assert (settings.replicas, settings.max_image_mb, settings.adapt) == (2, 2.5, "off")
 
 
@@ -34,7 +34,7 @@ def _fields() -> set[str]:
 
 @pytest.mark.parametrize(("written", "meant"), [("off", "off"), ("on", "on"), ("shadow", "shadow")])
 def test_yaml_s_bare_off_and_on_are_what_they_say(written: str, meant: str) -> None:
-    arguments = yaml.safe_load(f"adapt: {written}\nbank: /tmp/labelled/bank")
+    arguments = yaml.safe_load(f"adapt: {written}\nbank: /tmp/labelled/bank\nmodel: bundled")
     assert read_settings(arguments).adapt == meant
 
 
@@ -52,12 +52,14 @@ def test_yaml_s_bare_off_and_on_are_what_they_say(written: str, meant: str) -> N
         ({"model": "ViT-B-16"}, 'labels is "the bundled CLIP\'s"; it must be given with model'),
         ({"adapt_budget": 0.5}, "adapt_budget is 0.5; it must be left out with adapt off"),
         ({"adapt_budget": 2}, "adapt_budget is 2: "),
+        ({"device": "mps"}, "device is 'mps', which has no float64"),
+        ({"device": "cuda:1", "num_gpus": 0.5}, "shows it no other: use device cuda"),
         ({"max_waiting": 4}, "max_waiting is 4; it must be at least max_images"),
     ],
 )
 def test_what_cannot_work_is_named_with_its_value(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
-        build_app(arguments)
+        build_app({"model": "bundled", **arguments})
 
 
 def test_a_missing_class_list_and_a_missing_token_are_told_before_a_replica_starts(
@@ -67,7 +69,28 @@ def test_a_missing_class_list_and_a_missing_token_are_told_before_a_replica_star
         build_app({"model": str(assets.model), "labels": "/nowhere/labels.txt"})
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=f"has no {TOKEN_VARIABLE}"):
-        plan_service(read_settings({"require_token": True}))
+        plan_service(read_settings({"model": "bundled", "require_token": True}))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"labels": "own.txt"}, {"bank": "s3://c/labelled"}])
+def test_the_bundled_clip_does_not_answer_unasked(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"model is missing; it must be named: .*or bundled"):
+        build_app(arguments)
+
+
+def test_the_bundled_clip_answers_where_it_is_asked_for() -> None:
+    settings = read_settings({"model": "bundled"})
+    assert settings.labels.endswith("demo/labels.txt")
+    assert len(plan_service(settings).classes.names) == 10
+
+
+def test_a_configuration_without_a_model_is_refused_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(re.sub(r"^ +(model|weights): .*\n", "", SERVE_YAML.read_text(), flags=re.M))
+    assert main([str(path)]) == 2
+    assert "model is missing" in capsys.readouterr().err
 
 
 def test_no_setting_holds_a_secret() -> None:
@@ -76,8 +99,9 @@ def test_no_setting_holds_a_secret() -> None:
 
 @pytest.mark.parametrize("bank", ["s3://cameras/labelled/bank", "s3://cameras/labelled/bank/"])
 def test_the_bank_s_folder_belongs_to_its_output(bank: str) -> None:
-    assert read_settings({"bank": bank}).bank_root == "s3://cameras/labelled"
-    assert read_settings({"bank": "s3://cameras/labelled"}).bank_root == "s3://cameras/labelled"
+    for named in (bank, "s3://cameras/labelled"):
+        settings = read_settings({"model": "bundled", "bank": named})
+        assert settings.bank_root == "s3://cameras/labelled"
 
 
 def test_the_shipped_configuration_is_sound_and_listens_on_loopback() -> None:
