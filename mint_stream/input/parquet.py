@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mint_stream.input.frames import (
+    FACTS,
     MAX_IMAGE_BYTES,
     Facts,
     Frame,
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "image_bytes", "bytes", "content", "data")
 """Names that settle which column holds the images where several could."""
 
-_FACTS = ("camera", "timestamp", "domain", "label")
+_EXACT_FLOAT32 = 2**24
 _ROWS = 16  # rows in memory at a time
 _MAX_LOST_ROWS = 1_000_000
 
@@ -53,7 +54,7 @@ def read_parquet(
     """
     table, images = open_parquet(file, size_bytes, image_column, id_column)
     rows = _Rows(uri, id_column, images, path_facts(f"{uri}/"))
-    columns = [column for column in _FACTS if column in table.schema_arrow.names]
+    columns = [name for name in table.schema_arrow.names if name.strip().casefold() in FACTS]
     columns += [id_column] if id_column and id_column not in columns else []
     for group in range(table.num_row_groups):
         first, count = rows.index, table.metadata.row_group(group).num_rows
@@ -179,7 +180,8 @@ class _Rows:
             if len(data) > MAX_IMAGE_BYTES:
                 message = f"the image has {len(data):,} bytes; the limit is {MAX_IMAGE_BYTES:,}"
                 return self.reject(identity, "ImageError", message)
-        facts = parse_facts({name: _plain(row[name]) for name in _FACTS if name in row})
+        said = {name: _plain(value) for name, value in row.items() if name != self._images}
+        facts = parse_facts(said, f"row {self.index} of {self._uri}")
         member, frame = self._name(identity)
         item = Frame(frame, self._uri, member, self.index, data, facts.or_else(self._path_facts))
         self.index += 1
@@ -236,10 +238,24 @@ def _identities(table: pq.ParquetFile, group: int, count: int, id_column: str | 
 
 
 def _plain(value: pa.Scalar) -> Any:
-    """A value as Python has it, times in UTC and whole us; None for what Python cannot hold."""
+    """A value as Python has it, times in UTC and whole us.
+
+    Of what Python cannot hold (a time beyond its years, text that is not UTF-8), and of counts in
+    floats of 32 bits, which are minutes wrong by now, a text that says so.
+    """
+    if pa.types.is_dictionary(value.type):
+        value = value.value
+    if value is None or not value.is_valid:
+        return None
     try:
         if pa.types.is_timestamp(value.type):
-            value = value.cast(pa.timestamp("us", tz="UTC"), safe=False)
-        return value.as_py()
+            # Only of ns may something be cut off: other units would run over, into another time.
+            value = value.cast(pa.timestamp("us", tz="UTC"), safe=value.type.unit != "ns")
+        plain = value.as_py()
     except (pa.ArrowException, ValueError, OverflowError):
-        return None
+        if pa.types.is_string(value.type) or pa.types.is_large_string(value.type):
+            return value.as_buffer().to_pybytes()
+        return f"{value.type} beyond what can be read"
+    if pa.types.is_float32(value.type) and plain > _EXACT_FLOAT32:
+        return f"{plain} ({value.type})"
+    return plain
