@@ -216,7 +216,10 @@ def _no_time(value: Any) -> bool:
 def parse_text(value: Any) -> str | None:
     """A name given as text, as UTF-8, or as a finite number; None for anything else."""
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return None
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
     if isinstance(value, float | Decimal):  # tables turn numbers with gaps into floats

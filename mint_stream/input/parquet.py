@@ -1,14 +1,14 @@
 """Frames from a Parquet file with a column of encoded images.
 
-Images may be binary, a struct with a `bytes` field (the form in which Hugging Face stores them) or
-lists of uint8. `camera`, `timestamp`, `domain` and `label` are read where there are such columns.
+Which column that is, and its forms: `image_column`. `camera`, `timestamp`, `domain` and `label` are
+read where there are such columns, in letters of any case.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -26,12 +26,10 @@ from mint_stream.input.frames import (
     path_facts,
     valid_text,
 )
+from mint_stream.input.image_column import bytes_of, image_column_of, path_of, shown
 from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)
-
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "image_bytes", "bytes", "content", "data")
-"""Names that settle which column holds the images where several could."""
 
 _EXACT_FLOAT32 = 2**24
 _ROWS = 16  # rows in memory at a time
@@ -54,7 +52,8 @@ def read_parquet(
     """
     table, images = open_parquet(file, size_bytes, image_column, id_column)
     rows = _Rows(uri, id_column, images, path_facts(f"{uri}/"))
-    columns = [name for name in table.schema_arrow.names if name.strip().casefold() in FACTS]
+    names = [name for name in table.schema_arrow.names if name != images]
+    columns = [name for name in names if name.strip().casefold() in FACTS]
     columns += [id_column] if id_column and id_column not in columns else []
     for group in range(table.num_row_groups):
         first, count = rows.index, table.metadata.row_group(group).num_rows
@@ -100,59 +99,8 @@ def open_parquet(
     if any(count < 0 for count in rows) or sum(rows) != footer.num_rows:
         raise ShardError("the Parquet file cannot be read: its footer contradicts itself")
     if id_column is not None and id_column not in schema.names:
-        raise ShardError(f"there is no column {id_column!r}; the columns are {_shown(schema)}")
-    return table, _image_column(schema, image_column)
-
-
-def _image_column(schema: pa.Schema, wanted: str | None) -> str:
-    fitting = [field.name for field in schema if _bytes_of(field.type) is not None]
-    if wanted is not None:
-        if wanted not in schema.names:
-            raise ShardError(f"there is no column {wanted!r}; the columns are {_shown(schema)}")
-        if wanted not in fitting:
-            kind = schema.field(wanted).type
-            raise ShardError(
-                f"column {wanted!r} is of type {kind}; images are binary, a struct with a field "
-                "`bytes`, or lists of uint8"
-            )
-        return wanted
-    named = [name for name in IMAGE_COLUMNS if name in fitting]
-    if named or len(fitting) == 1:
-        return (named or fitting)[0]
-    if fitting:
-        raise ShardError(
-            f"several columns could hold the images ({', '.join(fitting)}); choose one "
-            "with --image-column"
-        )
-    raise ShardError(f"there is no column of images; the columns are {_shown(schema)}")
-
-
-def _shown(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none at all"
-
-
-def _bytes_of(kind: pa.DataType) -> Callable[[pa.Scalar], bytes | None] | None:
-    """How an image's bytes are taken from a value of type `kind`; None for other types."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
-    ):
-        return lambda value: value.as_py()
-    is_list = (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-    if is_list and pa.types.is_uint8(kind.value_type):
-        return lambda value: value.values.to_numpy().tobytes() if value.is_valid else None
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        inner = _bytes_of(kind.field("bytes").type)
-        if inner is not None:
-            take = inner
-            return lambda value: take(value["bytes"]) if value.is_valid else None
-    return None
+        raise ShardError(f"there is no column {id_column!r}; the columns are {shown(schema)}")
+    return table, image_column_of(table, image_column)
 
 
 class _Rows:
@@ -172,10 +120,10 @@ class _Rows:
         data = b""
         if with_data:
             value = row[self._images]
-            take = _bytes_of(value.type)
+            take = bytes_of(value.type)
             found = take(value) if take is not None else None
             if found is None:
-                return self.reject(identity, "NullImage", f"column {self._images!r} is null here")
+                return self.reject(identity, "NullImage", self._lacking(value))
             data = found
             if len(data) > MAX_IMAGE_BYTES:
                 message = f"the image has {len(data):,} bytes; the limit is {MAX_IMAGE_BYTES:,}"
@@ -186,6 +134,15 @@ class _Rows:
         item = Frame(frame, self._uri, member, self.index, data, facts.or_else(self._path_facts))
         self.index += 1
         return item
+
+    def _lacking(self, value: pa.Scalar) -> str:
+        path = path_of(value)
+        if path is None:
+            return f"column {self._images!r} is null here"
+        return (
+            f"column {self._images!r} has no bytes here, only the path {path!r}: write the bytes "
+            "into the file, or label the folder of the images instead"
+        )
 
     def reject(self, identity: Any, error_type: str, message: str) -> Reject:
         """The next row as a reject."""
