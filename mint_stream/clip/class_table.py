@@ -24,7 +24,7 @@ _NAME_HEADERS = (
 )
 _ID_HEADERS = ("id", "index", "idx", "class_id", "label_id", "category_id", "wnid", "synset", "key")
 _ID = re.compile(r"\d+|n\d{8}|/[mtg]/\w+")  # a number, WordNet's, Google's
-_SYNSET = re.compile(r"(n\d{8})(?:[\s,:]+(.*))?")
+_SYNSET = re.compile(r"(n\d{8})(?:[\s,:]+(?:\d+\s+)?(.*))?")  # ILSVRC numbers them as well
 _JSON = re.compile(r"[\[{]\s*([\"\[{]|$)")
 _BULLET = re.compile(r"[-*\u2022]\s+\S")
 _NO_LIST = re.compile(

@@ -13,6 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
+from uuid import UUID
 
 from mint_stream.input.times import parse_timestamp
 from mint_stream.logs import warn_once
@@ -214,12 +215,14 @@ def _no_time(value: Any) -> bool:
 
 
 def parse_text(value: Any) -> str | None:
-    """A name given as text, as UTF-8, or as a finite number; None for anything else."""
+    """A name given as text, UTF-8, UUID, or a finite number; None for anything else."""
     if isinstance(value, bytes):
         try:
-            value = value.decode()
+            value = value.decode().rstrip("\0")  # of a column of a fixed width
         except UnicodeDecodeError:
             return None
+    if isinstance(value, UUID):
+        value = str(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
     if isinstance(value, float | Decimal):  # tables turn numbers with gaps into floats

@@ -98,6 +98,13 @@ def open_parquet(
         raise ShardError(f"the Parquet file cannot be read: {error}") from error
     if any(count < 0 for count in rows) or sum(rows) != footer.num_rows:
         raise ShardError("the Parquet file cannot be read: its footer contradicts itself")
+    read = {name for name in schema.names if name in (id_column, image_column)} | {
+        *(field.name for field in schema if bytes_of(field.type) is not None),
+        *(name for name in schema.names if name.strip().casefold() in FACTS),
+    }
+    twice = sorted(name for name in read if schema.names.count(name) > 1)
+    if twice:
+        raise ShardError(f"it has more than one column {twice[0]!r}: rename them")
     if id_column is not None and id_column not in schema.names:
         raise ShardError(f"there is no column {id_column!r}; the columns are {shown(schema)}")
     return table, image_column_of(table, image_column)

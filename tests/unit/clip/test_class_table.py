@@ -74,6 +74,7 @@ def test_json_may_hold_synonyms_and_templates_as_yaml_does(tmp_path: Path) -> No
         "car,\nfire engine,\nbus,\n",
         '"id","display_name","note"\n"0","car","a, b"\n"1","fire engine",""\n"2","bus",""\n',
         "n02958343 car\nn03345487 fire engine\nn02924116 bus\n",
+        "n02958343 1 car\nn03345487 2 fire engine\nn02924116 3 bus\n",
         "\n# id, name\n0, car\n1, fire engine\n\n2, bus\n",
     ],
 )

@@ -179,6 +179,7 @@ class TestParquet:
             pa.array([7.0, None]),
             pa.array([Decimal("7.00"), None]),
             pa.array([b"7", None]),
+            pa.array([b"7\0\0", None], pa.binary(3)),
             pa.array(["7", "None"]).dictionary_encode(),
             pa.array([7, None], pa.int8()),
         ],
@@ -190,6 +191,15 @@ class TestParquet:
     ) -> None:
         (tmp_path / "s.parquet").write_bytes(parquet({"image": [b"x", b"y"], name: column}))
         assert [item.camera for item in frames(read_all(str(tmp_path)))] == ["7", None]
+
+    @pytest.mark.parametrize("name", ["image", "camera", "picture"])
+    def test_a_column_that_is_there_twice_is_named(self, tmp_path: Path, name: str) -> None:
+        values = pa.array([jpeg()] * 2)
+        names = ["image", name, name] if name == "camera" else [name, name]
+        table = pa.Table.from_arrays([values] * len(names), names=names)
+        pq.write_table(table, tmp_path / "s.parquet")
+        (reject,) = rejects(read_all(str(tmp_path)))
+        assert reject.message == f"it has more than one column {name!r}: rename them"
 
     @pytest.mark.parametrize("value", [["a"], {"a": 1}, True, b"\xff\xfe", float("inf")], ids=repr)
     def test_a_column_that_is_no_camera_is_warned_about_once(
