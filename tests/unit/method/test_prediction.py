@@ -88,7 +88,8 @@ def test_every_way_to_a_label_names_the_same_of_equal_classes(
         assert [one.label for one in found] == [one.source_label for one in found] == expected
     if preset != "tiny":
         assert [adapter.label_views(view[None]).label for view in views] == expected
-    for name, reading in zip(expected, BankReader(adapter).read(views, [None] * 12, 3), strict=True):
+    readings = BankReader(adapter).read(views, [None] * 12, 3)
+    for name, reading in zip(expected, readings, strict=True):
         one = reading.prediction
         assert not one.adapted
         assert one.label == one.source_label == reading.source_topk[0][0] == name
