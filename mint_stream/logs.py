@@ -47,6 +47,16 @@ def _quiet() -> None:
     logging.getLogger("stamina").propagate = False
 
 
+_SAID: set[tuple[str, str]] = set()
+
+
+def warn_once(logger: logging.Logger, what: str, message: str, *values: object) -> None:
+    """Warn, unless this process has warned of `what` by this logger before."""
+    if (logger.name, what) not in _SAID:
+        _SAID.add((logger.name, what))
+        logger.warning(message, *values)
+
+
 class _AddFacts(logging.Filter):
     run: str | None = None
 

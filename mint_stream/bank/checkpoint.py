@@ -10,15 +10,16 @@ be fallen back to.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mint_stream.bank.exchange import banks_digest
 from mint_stream.bank.files import BankFileError, LogName, read_bank, seq_text, write_bank
@@ -26,9 +27,10 @@ from mint_stream.bank.log import RestoreError as RestoreError
 from mint_stream.bank.log import each, log_since
 from mint_stream.method.bank_state import Banks, BankState, Update, replay
 from mint_stream.output import schema
-from mint_stream.output.read import read_parquet_file
+from mint_stream.output.settings import differences
 from mint_stream.store.errors import ObjectMissing, StorageError
 from mint_stream.store.store import Store
+from mint_stream.store.types import ObjectInfo
 
 log = logging.getLogger(__name__)
 
@@ -155,13 +157,15 @@ def restore(store: Store, initial: BankState, identity: Mapping[str, Any]) -> Re
     """
     found = find(store)
     notes = [f"checkpoint {name} is damaged: its JSON is not sound" for name in found.damaged]
-    banks, used = Banks(initial), None
-    for checkpoint in found.sound:
-        _check_identity(checkpoint, _with_start(identity, initial))
-        loaded = _load(store, checkpoint, initial, notes)
-        if loaded is not None:
-            banks, used = loaded, checkpoint
-            break
+    mine = _with_start(identity, initial)
+    newest_banks = newest_sound(
+        store,
+        lambda _, data: read_bank(data, initial),
+        found=found,
+        check=lambda checkpoint: _check_identity(checkpoint, mine),
+        damaged=lambda about, why: notes.append(f"checkpoint {about.name} is damaged: {why}"),
+    )
+    used, banks = newest_banks or (None, Banks(initial))
     written = len(found.sound) + len(found.damaged)
     if used is None and written >= KEPT:
         raise RestoreError(
@@ -193,10 +197,13 @@ class Found:
     """A Parquet alone: writing was cut off, which is no damage."""
 
 
-def find(store: Store) -> Found:
-    """The checkpoints on the store, by what their JSON says. Raises `StorageError`."""
+def find(store: Store, listed: Iterable[ObjectInfo] | None = None) -> Found:
+    """The checkpoints on the store, by what their JSON says. Raises `StorageError`.
+
+    listed: what is in their folder, where that is known.
+    """
     suffixes: dict[str, set[str]] = defaultdict(set)
-    for info in store.list(FOLDER):
+    for info in store.list(FOLDER) if listed is None else listed:
         stem, _, suffix = info.name.rpartition(".")
         suffixes[stem].add(suffix)
     found = Found()
@@ -206,23 +213,58 @@ def find(store: Store) -> Found:
             continue
         try:
             found.sound.append(Checkpoint.from_json(store.read(f"{stem}.json")))
-        except (ObjectMissing, ValueError):
+        except ObjectMissing:
+            continue  # retired since it was listed
+        except ValueError:
             found.damaged.append(stem)
     found.sound.sort(key=lambda checkpoint: (checkpoint.number, checkpoint.name), reverse=True)
     return found
 
 
-def _load(
-    store: Store, checkpoint: Checkpoint, initial: BankState, notes: list[str]
-) -> Banks | None:
-    try:
-        data = store.read(f"{checkpoint.name}.parquet")
-        if hashlib.sha256(data).hexdigest() != checkpoint.parquet_sha256:
-            raise BankFileError("its content does not match the hash that was written with it")
-        return read_bank(data, initial)
-    except (ObjectMissing, BankFileError) as error:
-        notes.append(f"checkpoint {checkpoint.name} is damaged: {error}")
-        return None
+Loaded = TypeVar("Loaded")
+
+
+def sound(
+    store: Store,
+    load: Callable[[Checkpoint, bytes], Loaded],
+    *,
+    found: Found | None = None,
+    check: Callable[[Checkpoint], None] = lambda _: None,
+    damaged: Callable[[Checkpoint, str], None] = lambda _, __: None,
+) -> Iterator[tuple[Checkpoint, Loaded]]:
+    """The sound checkpoints of `store`, newest first, with what `load` makes of their Parquet.
+
+    Who wants the bank of an output asks here: a checkpoint counts by its number (a rollback is
+    newer than that of the same seq before it), and if its Parquet is what its JSON says.
+
+    found: from `find`, where it was asked already; check: raises for a checkpoint that must not be
+    passed over; damaged: told of those that are, and why. A `load` that finds damage raises
+    `BankFileError`.
+    """
+    for checkpoint in (found or find(store)).sound:
+        check(checkpoint)
+        try:
+            loaded = load(checkpoint, _parquet(store, checkpoint))
+        except ObjectMissing:
+            damaged(checkpoint, "it is missing beside its JSON")
+        except BankFileError as error:
+            damaged(checkpoint, str(error))
+        else:
+            yield checkpoint, loaded
+
+
+def newest_sound(
+    store: Store, load: Callable[[Checkpoint, bytes], Loaded], **how: Any
+) -> tuple[Checkpoint, Loaded] | None:
+    """The first of `sound`, if there is one."""
+    return next(sound(store, load, **how), None)
+
+
+def _parquet(store: Store, checkpoint: Checkpoint) -> bytes:
+    data = store.read(f"{checkpoint.name}.parquet")
+    if hashlib.sha256(data).hexdigest() != checkpoint.parquet_sha256:
+        raise BankFileError("its content does not match the hash that was written with it")
+    return data
 
 
 def _with_start(identity: Mapping[str, Any], initial: BankState) -> dict[str, Any]:
@@ -235,18 +277,14 @@ def start_digest(initial: BankState) -> str:
 
 
 def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
-    # Through JSON, so that tuples and lists, 1 and 1.0 compare as they will be read.
-    mine = json.loads(json.dumps(dict(identity)))
-    theirs = checkpoint.identity
-    differences = [
-        f"{key}: {theirs.get(key)!r} there, {mine.get(key)!r} now"
-        for key in sorted({*mine, *theirs})
-        if mine.get(key) != theirs.get(key)
+    found = [
+        f"{name}: {theirs!r} there, {mine!r} now"
+        for name, theirs, mine in differences(checkpoint.identity, identity)
     ]
-    if differences:
+    if found:
         raise RestoreError(
             f"the bank checkpoint {checkpoint.name} belongs to another run ("
-            + "; ".join(differences)
+            + "; ".join(found)
             + "); use the settings it was made with, or another output"
         )
 
@@ -265,20 +303,14 @@ def _hash_of(values: Mapping[str, Any]) -> str:
 
 
 def read_bank_usage(output: str) -> pa.Table:
-    """How often each bank entry was retrieved, from the newest checkpoint of `output`.
+    """How often each bank entry was retrieved, from the newest sound checkpoint of `output`.
 
     Columns scope, entry and usage as in `schema.BANK`; empty where there is no checkpoint.
     """
     fields = ["scope", "entry", "usage"]
-    store = Store(output)
-    names = [info.name for info in store.list("bank/checkpoints/")]
-    # The JSON is written after its Parquet: without it the checkpoint is not whole.
-    whole = [n for n in names if n.endswith(".parquet") and _beside(n, ".json") in names]
-    if not whole:
-        return schema.BANK.empty_table().select(fields)
-    newest = max(whole)
-    return read_parquet_file(store, newest, fields)
 
+    def usage(_: Checkpoint, data: bytes) -> pa.Table:
+        return pq.read_table(io.BytesIO(data), columns=fields)
 
-def _beside(name: str, suffix: str) -> str:
-    return str(PurePosixPath(name).with_suffix(suffix))
+    found = newest_sound(Store(output), usage)
+    return found[1] if found else schema.BANK.empty_table().select(fields)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mint_stream.clip.class_list import load_class_list
+from mint_stream.clip.name_length import check_name_length
 from mint_stream.config import ConfigError, Dtype, MethodConfig, ModelConfig, RunConfig, require
 from mint_stream.evaluation.costs import read_costs
 from mint_stream.evaluation.report import render_study
@@ -27,6 +28,7 @@ from mint_stream.evaluation.variants import variant
 from mint_stream.input.discovery import discover
 from mint_stream.input.shards import count_frames
 from mint_stream.input.truth import read_any_truth
+from mint_stream.output.cells import escape_cell
 from mint_stream.output.lease import LeaseHeld
 from mint_stream.output.read import read_labels
 from mint_stream.reports.report import view_run
@@ -55,7 +57,7 @@ class Options:
     """A model name of open_clip, a folder with its configuration and weights, or bundled."""
     weights: str | None = None
     """A pretrained tag of open_clip, or a file."""
-    presets: str = "frozen,ensemble,tpt,zero,paper"
+    presets: str = "frozen,realtime,ensemble,tpt,zero,paper"
     """Separated by commas; frozen comes first, the others are held against it. Settings can be
     changed: frozen,paper,paper+steps=1+learning_rate=0.001."""
     truth: str | None = None
@@ -117,12 +119,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate(options: Options) -> None:
     """Label what is missing, then write and print what all of it comes to."""
+    require(options.every >= 1, "every", options.every, "at least 1")
+    configs = {method.name: options.run_config(method) for method in options.methods()}
+    listed = load_class_list(options.labels)
+    for config in configs.values():
+        check_name_length(listed, config.model, config.method.templates)
+    classes = listed.names
     # Torch takes seconds to import: not for --help, and not for a preset that does not exist.
     from mint_stream.evaluation.run import run_preset
 
-    require(options.every >= 1, "every", options.every, "at least 1")
-    configs = {method.name: options.run_config(method) for method in options.methods()}
-    classes = load_class_list(options.labels).names
     truth = read_any_truth(options.input, options.truth)
     frames = _count_frames(options) // options.every
     with _progress(options.quiet) as progress:
@@ -183,4 +188,4 @@ def _write_scores(path: Path, found: Study) -> None:
         for score in found.scores:
             gain = score.difference
             values = [getattr(score, name) for name in names]
-            rows.writerow([*values, gain.mean, gain.low, gain.high])
+            rows.writerow([*map(escape_cell, values), gain.mean, gain.low, gain.high])

@@ -21,7 +21,7 @@ from mint_stream.store.errors import StorageError
 from mint_stream.store.store import Store
 
 Format = Literal["label-studio", "fiftyone", "coco", "csv"]
-Order = Literal["confidence", "disagreement"]
+Order = Literal["confidence", "disagreement", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,11 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Frames for people to review, the most doubtful first, for the tool they review with."""
+    """Frames for people to review, the most doubtful first, for the tool they review with.
+
+    Answers to the most doubtful frames correct them; to calibrate, or to measure how often labels
+    are right, take frames at random (--first random), 100 at least and 30 of each class.
+    """
 
     output: tyro.conf.Positional[str]
     """A folder or an URL."""
@@ -146,9 +150,12 @@ class Export:
     to: str
     """The file or folder to write, local or an URL."""
     first: Order = "confidence"
-    """confidence: the lowest first. disagreement: where the answer is not the frozen model's."""
-    limit: int | None = 100
+    """confidence: the lowest first. disagreement: where the answer is not the frozen model's.
+    random: whatever the answer is, and the same each time."""
+    limit: int = 100
     """Most frames."""
+    all: bool = False
+    """Every frame, whatever the limit."""
     per_class: int | None = None
     """Most frames of each label."""
     per_camera: int | None = None
@@ -176,7 +183,7 @@ class Export:
             first=self.first,
             per_class=self.per_class,
             per_camera=self.per_camera,
-            limit=self.limit,
+            limit=None if self.all else self.limit,
         )
         classes = read_settings(Store(self.output)).get("classes")
         if not classes:
@@ -194,6 +201,11 @@ class Export:
             image_url=self.image_url,
         )
         console.print(f"{rows.num_rows:,} frames in", *written, soft_wrap=True)
+        if self.first != "random" and not self.all:
+            console.print(
+                "these are no fair sample: to calibrate or to measure, export with --first random",
+                soft_wrap=True,
+            )
         return 0
 
 
@@ -203,7 +215,10 @@ class ImportReview:
 
     file: tyro.conf.Positional[str]
     """An export of Label Studio (JSON, JSON-MIN, CSV), FiftyOne's labels.json with attributes,
-    COCO-style JSON, or the CSV of `export` with its column `truth` filled in."""
+    COCO-style JSON, or the CSV of `export` with its column `truth` filled in, as a spreadsheet
+    saves it."""
+    output: str
+    """What the frames were exported from: answers must be to its frames, by its classes."""
     to: str
     """The Parquet file to write, local or an URL."""
 
@@ -211,7 +226,7 @@ class ImportReview:
         """Write it, and say how much it is."""
         from mint_stream.upkeep.review_import import import_review
 
-        table = import_review(self.file, self.to)
+        table = import_review(self.file, self.to, self.output)
         console.print(f"{table.num_rows:,} answers in", self.to, soft_wrap=True)
         return 0
 
@@ -222,6 +237,8 @@ class Calibrate:
 
     A temperature, and for each class the least calibrated confidence at which its labels are right
     as often as --precision asks. Says how well that does on stretches that it was not fitted on.
+    Needs the truth of 100 frames at least, chosen at random, and of 30 labels for a class to have
+    a confidence of its own.
     """
 
     output: tyro.conf.Positional[str]
@@ -237,12 +254,14 @@ class Calibrate:
 
     def run(self, console: Console) -> int:
         """Fit, write, and say how good it is."""
-        from mint_stream.evaluation.calibrate import calibrate
+        from mint_stream.evaluation.calibrate import calibrate, how_many
         from mint_stream.input.truth import read_any_truth
         from mint_stream.labeler.calibration_file import write_calibration
         from mint_stream.upkeep.tables import print_calibration
 
         require(0 < self.precision < 1, "precision", self.precision, "between 0 and 1")
+        if self.input is None and self.truth is None:
+            raise ConfigError(f"neither input nor truth is given. {how_many(self.output)}")
         truth = read_any_truth(self.input, self.truth)
         calibration, tested = calibrate(self.output, truth, precision=self.precision)
         facts = {"for_precision": self.precision, "tested": dataclasses.asdict(tested)}

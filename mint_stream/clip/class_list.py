@@ -1,7 +1,7 @@
 """The classes that frames are labelled with: names, synonyms, and the sentences CLIP reads.
 
-A text file holds one class a line; blank lines and lines that begin with `#` are left out. YAML
-(`.yaml`, `.yml`) adds synonyms and templates:
+A text file holds one class a line; blank lines and lines that begin with `#` are left out. JSON and
+CSV: `class_table`. YAML (`.yaml`, `.yml`) and JSON may add synonyms and templates:
 
     templates: ["a photo of a {}.", "a street camera's picture of a {}."]
     classes:
@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import html
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from mint_stream.clip.class_table import Named, from_csv, from_json, from_text, squeezed
 from mint_stream.config import ConfigError
 from mint_stream.store.errors import ObjectMissing
 from mint_stream.store.store import RetryPolicy, Store, split_url
@@ -63,8 +66,13 @@ class ClassList:
     @classmethod
     def of(cls, names: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES) -> ClassList:
         """A class list of plain `names`. Raises `ConfigError` as the class does."""
-        _refuse_repetitions((f"class {n}", name) for n, name in enumerate(names, 1))
-        return cls(tuple(names), tuple((name,) for name in names), tuple(templates))
+        return cls._named([(f"class {n}", name) for n, name in enumerate(names, 1)], templates)
+
+    @classmethod
+    def _named(cls, named: Named, templates: Sequence[str] = DEFAULT_TEMPLATES) -> ClassList:
+        _refuse_repetitions(iter(named))
+        names = tuple(name for _, name in named)
+        return cls(names, tuple((name,) for name in names), tuple(templates))
 
 
 def load_class_list(url: str, *, retry: RetryPolicy | None = None) -> ClassList:
@@ -82,7 +90,7 @@ def load_class_list(url: str, *, retry: RetryPolicy | None = None) -> ClassList:
         text = _decode(data)
         if name.lower().endswith((".yaml", ".yml")):
             return _from_yaml(text)
-        return _from_text(text)
+        return _from_table(text, name.lower().rpartition(".")[2])
     except ConfigError as error:
         raise ConfigError(f"labels {url}: {error}") from error
 
@@ -99,11 +107,10 @@ def _decode(data: bytes) -> str:
         raise ConfigError(f"line {line} is not UTF-8 text; save the file as UTF-8") from error
 
 
-def _from_text(text: str) -> ClassList:
-    lines = [(n, _squeezed(line)) for n, line in enumerate(text.splitlines(), 1)]
-    named = [(n, line) for n, line in lines if line and not line.startswith("#")]
-    _refuse_repetitions((f"line {n}", name) for n, name in named)
-    return ClassList.of([name for _, name in named])
+def _from_table(text: str, suffix: str) -> ClassList:
+    read = {"json": from_json, "csv": from_csv, "tsv": from_csv}.get(suffix, from_text)
+    found = read(text)
+    return _structured(found) if isinstance(found, dict) else ClassList._named(found)
 
 
 def _from_yaml(text: str) -> ClassList:
@@ -118,6 +125,10 @@ def _from_yaml(text: str) -> ClassList:
         content = {"classes": content}
     if not isinstance(content, dict):
         raise ConfigError("it must hold `classes:`, a list of names")
+    return _structured(content)
+
+
+def _structured(content: dict[Any, Any]) -> ClassList:
     _refuse_unknown("", content, ("classes", "templates"))
     classes = _list_of(content, "classes", "")
     phrases = [tuple(_phrases(f"classes[{n}]", item)) for n, item in enumerate(classes)]
@@ -155,11 +166,7 @@ def _text(field: str, item: Any) -> str:
         raise ConfigError(
             f"{field} is {item!r}; it must be text (put quotes around words such as no, on or 1)"
         )
-    return _squeezed(item)
-
-
-def _squeezed(text: str) -> str:
-    return " ".join(text.split())
+    return squeezed(item)
 
 
 def _refuse_unknown(where: str, content: dict[Any, Any], known: Sequence[str]) -> None:
@@ -168,10 +175,25 @@ def _refuse_unknown(where: str, content: dict[Any, Any], known: Sequence[str]) -
             raise ConfigError(f"{where}{key} is not known; the keys are {', '.join(known)}")
 
 
+def as_read(phrase: str) -> str:
+    """What is left of a phrase for the model: no case, no underscores, single spaces."""
+    text = html.unescape(html.unescape(unicodedata.normalize("NFKC", phrase)))
+    return squeezed(text.translate(_QUOTES).replace("_", " ").lower())
+
+
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
+
+
 def _refuse_repetitions(places: Iterator[tuple[str, str]]) -> None:
     """Raise where two places hold the same phrase: which class would it stand for?"""
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, str | None]] = {}
     for place, phrase in places:
-        if phrase in first:
-            raise ConfigError(f"{place} repeats {phrase!r}, which is at {first[phrase]} already")
-        first[phrase] = place
+        there, other = first.get(as_read(phrase), ("", None))
+        if other == phrase:
+            raise ConfigError(f"{place} repeats {phrase!r}, which is at {there} already")
+        if other is not None:
+            raise ConfigError(
+                f"{place} is {phrase!r}, which is the same to the model as {other!r} at {there} "
+                "(case, underscores and spaces make no difference): keep one of them"
+            )
+        first[as_read(phrase)] = (place, phrase)

@@ -106,8 +106,8 @@ def calibrate(output: str, truth: pa.Table, *, precision: float) -> tuple[Calibr
     frames = int((known.place_N > -2).sum())
     if frames < LEAST_FRAMES:
         raise ConfigError(
-            f"{frames} frames of {output} have a truth that is one of its classes; to calibrate "
-            f"there must be at least {LEAST_FRAMES}"
+            f"{frames} frames of {output} have a truth that is one of its classes, which is too "
+            f"few. {how_many(output)}"
         )
     fitted = fit(known, precision)
     calibration = Calibration(
@@ -118,6 +118,18 @@ def calibrate(output: str, truth: pa.Table, *, precision: float) -> tuple[Calibr
         top_k=known.scores_NK.shape[1],
     )
     return calibration, cross_tested(known, precision)
+
+
+def how_many(output: str) -> str:
+    """How many answers are needed, and how to come by them."""
+    classes = len(read_settings(Store(output)).get("classes", ()))
+    wanted = max(LEAST_FRAMES, _LEAST_OF_A_CLASS * classes)
+    return (
+        f"To calibrate, the truth of at least {LEAST_FRAMES} frames must be known; of about "
+        f"{wanted:,}, {_LEAST_OF_A_CLASS} of each class, for each to have a threshold of its own. "
+        f"Take them at random: mint-stream export {output} --first random --limit {wanted}, then "
+        "import-review"
+    )
 
 
 def known_frames(labels: pa.Table, truth: pa.Table, classes: Sequence[str]) -> Known:

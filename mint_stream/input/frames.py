@@ -6,13 +6,23 @@ import json
 import logging
 import math
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
+from uuid import UUID
+
+from mint_stream.input.times import parse_timestamp
+from mint_stream.logs import warn_once
 
 log = logging.getLogger(__name__)
+
+FACTS = ("camera", "timestamp", "domain", "label")
+"""What an input may say about a frame."""
+_PUNCTUATION = string.punctuation + string.whitespace
 
 _DECODED = {"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "bmp", "dib", "gif"} | {
     *("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "avif")
@@ -121,14 +131,30 @@ class FrameIds:
         return f"{self._shard_uri}#{unique}"
 
 
-def parse_facts(fields: Mapping[str, Any]) -> Facts:
-    """The facts among `fields` (of a sidecar, a row, a path); what cannot be read is left out."""
-    return Facts(
-        parse_text(fields.get("camera")),
-        parse_timestamp(fields.get("timestamp")),
-        parse_text(fields.get("domain")),
-        parse_text(fields.get("label")),
+def parse_facts(fields: Mapping[str, Any], where: str) -> Facts:
+    """The facts among `fields` (of a sidecar, a row, a path), whatever the case of their names.
+
+    What cannot be read is left out; `where` it stood is said once in each process.
+    """
+    by_name = {str(name).strip().casefold(): value for name, value in reversed([*fields.items()])}
+    by_name.update((name, fields[name]) for name in FACTS if name in fields)
+    camera, taken = by_name.get("camera"), by_name.get("timestamp")
+    facts = Facts(
+        None if says_nothing(camera) else parse_text(camera),
+        None if _no_time(taken) else parse_timestamp(taken),
+        parse_text(by_name.get("domain")),
+        parse_text(by_name.get("label")),
     )
+    if facts.timestamp is None and not _no_time(taken):
+        message = (
+            "the timestamp %.80r of %s is left out, as will be others like it: it is not a date "
+            "with the year first (2024-05-01T12:30:00+02:00), nor a count since 1970 in s to ns"
+        )
+        warn_once(log, "timestamp", message, taken, where)
+    if facts.camera is None and not says_nothing(camera):
+        message = "the camera %.80r of %s is left out, as will be others like it: it is no text"
+        warn_once(log, "camera", message, camera, where)
+    return facts
 
 
 def parse_sidecar(data: bytes, name: str) -> Facts:
@@ -140,70 +166,70 @@ def parse_sidecar(data: bytes, name: str) -> Facts:
     except (ValueError, RecursionError) as error:
         log.warning("sidecar %s cannot be read, its frame has no camera and time: %s", name, error)
         return Facts()
-    facts = parse_facts(fields)
-    for field in ("camera", "timestamp"):
-        if fields.get(field) is not None and getattr(facts, field) is None:
-            log.warning("sidecar %s: %s is %.80r, which is none", name, field, fields[field])
-    return facts
+    return parse_facts(fields, f"sidecar {name}")
 
 
-_PATH_FIELD = re.compile(r"(?:^|/)(camera|timestamp|date|hour|domain|label)=([^/]+)(?=/)")
+_PATH_FIELD = re.compile(
+    r"(?:^|/)(camera|timestamp|date|year|month|day|hour|domain|label)=([^/]+)(?=/)", re.IGNORECASE
+)
 
 
 def path_facts(path: str) -> Facts:
     """The facts in folder names of the form `camera=north/date=2026-03-01/hour=14/`.
 
-    A time is `timestamp=` or `date=`, with or without `hour=`, in UTC. Percent signs escape.
+    A time is `timestamp=`, or `date=` (or `year=`, `month=` and `day=`), with or without `hour=`,
+    in UTC. Percent signs escape.
     """
-    fields = {key: unquote(value) for key, value in _PATH_FIELD.findall(path)}
-    if "timestamp" not in fields and "date" in fields:
-        day = parse_timestamp(fields["date"])
-        hour = fields.get("hour", "0")
-        if day is not None and hour.isdecimal() and int(hour) < 24:
-            return parse_facts({**fields, "timestamp": day + timedelta(hours=int(hour))})
-    return parse_facts(fields)
+    fields = {key.lower(): unquote(value) for key, value in _PATH_FIELD.findall(path)}
+    if "timestamp" not in fields:
+        day = fields.get("date")
+        if day is None and {"year", "month", "day"} <= fields.keys():
+            day = "-".join(fields[name] for name in ("year", "month", "day"))
+        hour = fields.get("hour")
+        if day is not None and not says_nothing(day):
+            fields["timestamp"] = day if says_nothing(hour) else f"{day} {hour}:00"
+    return parse_facts(fields, path)
+
+
+_NOTHING = {"na", "n/a", "nan", "nat", "none", "null", "nil", "undefined", "\\n"} | {
+    "__hive_default_partition__"
+}
+
+
+def says_nothing(value: Any) -> bool:
+    """Whether `value` is what tables write where there is none: null, NaN, `N/A`, `-`."""
+    if value is None or (isinstance(value, float | Decimal) and value != value):
+        return True
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        return False
+    text = value.strip().casefold()
+    return text in _NOTHING or text.strip("<>()#") in _NOTHING or not text.strip(_PUNCTUATION)
+
+
+def _no_time(value: Any) -> bool:
+    """As `says_nothing`; a camera without a clock writes zeros, as `0000:00:00 00:00:00`."""
+    zeros = isinstance(value, str) and not value.strip("0TZ" + _PUNCTUATION)
+    return zeros or says_nothing(value) or (isinstance(value, int | float) and value == 0)
 
 
 def parse_text(value: Any) -> str | None:
-    """A name given as text or as a whole number; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    """A name given as text, UTF-8, UUID, or a finite number; None for anything else."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode().rstrip("\0")  # of a column of a fixed width
+        except UnicodeDecodeError:
+            return None
+    if isinstance(value, UUID):
+        value = str(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
+    if isinstance(value, float | Decimal):  # tables turn numbers with gaps into floats
+        if not math.isfinite(value):
+            return None
+        value = f"{Decimal(str(value)).normalize():f}"
     try:
         return valid_text(str(value).strip()) or None
     except ValueError:  # a number of more digits than Python is willing to write
         return None
-
-
-def parse_timestamp(value: Any) -> datetime | None:
-    """A time in UTC from ISO 8601 text, a date, or a number; None for anything else.
-
-    A time without zone is in UTC. Numbers count from 1970 in s, ms, us or ns, told apart by size.
-    """
-    try:
-        if isinstance(value, str):
-            return _from_text(value.strip())
-        if isinstance(value, datetime):
-            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-        if isinstance(value, date):
-            return datetime(value.year, value.month, value.day, tzinfo=UTC)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return _from_number(float(value))
-    except (ValueError, OverflowError, OSError):
-        return None
-    return None
-
-
-def _from_text(text: str) -> datetime | None:
-    try:
-        return parse_timestamp(datetime.fromisoformat(text))
-    except ValueError:
-        return _from_number(float(text))
-
-
-def _from_number(number: float) -> datetime | None:
-    if not math.isfinite(number):
-        return None
-    for limit in (1e11, 1e14, 1e17, 1e20):
-        if abs(number) < limit:
-            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=number / (limit / 1e11))
-    return None

@@ -1,20 +1,21 @@
 """Frames from a Parquet file with a column of encoded images.
 
-Images may be binary, a struct with a `bytes` field (the form in which Hugging Face stores them) or
-lists of uint8. `camera`, `timestamp`, `domain` and `label` are read where there are such columns.
+Which column that is, and its forms: `image_column`. `camera`, `timestamp`, `domain` and `label` are
+read where there are such columns, in letters of any case.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mint_stream.input.frames import (
+    FACTS,
     MAX_IMAGE_BYTES,
     Facts,
     Frame,
@@ -25,14 +26,12 @@ from mint_stream.input.frames import (
     path_facts,
     valid_text,
 )
+from mint_stream.input.image_column import bytes_of, image_column_of, path_of, shown
 from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "image_bytes", "bytes", "content", "data")
-"""Names that settle which column holds the images where several could."""
-
-_FACTS = ("camera", "timestamp", "domain", "label")
+_EXACT_FLOAT32 = 2**24
 _ROWS = 16  # rows in memory at a time
 _MAX_LOST_ROWS = 1_000_000
 
@@ -53,7 +52,8 @@ def read_parquet(
     """
     table, images = open_parquet(file, size_bytes, image_column, id_column)
     rows = _Rows(uri, id_column, images, path_facts(f"{uri}/"))
-    columns = [column for column in _FACTS if column in table.schema_arrow.names]
+    names = [name for name in table.schema_arrow.names if name != images]
+    columns = [name for name in names if name.strip().casefold() in FACTS]
     columns += [id_column] if id_column and id_column not in columns else []
     for group in range(table.num_row_groups):
         first, count = rows.index, table.metadata.row_group(group).num_rows
@@ -98,60 +98,16 @@ def open_parquet(
         raise ShardError(f"the Parquet file cannot be read: {error}") from error
     if any(count < 0 for count in rows) or sum(rows) != footer.num_rows:
         raise ShardError("the Parquet file cannot be read: its footer contradicts itself")
+    read = {name for name in schema.names if name in (id_column, image_column)} | {
+        *(field.name for field in schema if bytes_of(field.type) is not None),
+        *(name for name in schema.names if name.strip().casefold() in FACTS),
+    }
+    twice = sorted(name for name in read if schema.names.count(name) > 1)
+    if twice:
+        raise ShardError(f"it has more than one column {twice[0]!r}: rename them")
     if id_column is not None and id_column not in schema.names:
-        raise ShardError(f"there is no column {id_column!r}; the columns are {_shown(schema)}")
-    return table, _image_column(schema, image_column)
-
-
-def _image_column(schema: pa.Schema, wanted: str | None) -> str:
-    fitting = [field.name for field in schema if _bytes_of(field.type) is not None]
-    if wanted is not None:
-        if wanted not in schema.names:
-            raise ShardError(f"there is no column {wanted!r}; the columns are {_shown(schema)}")
-        if wanted not in fitting:
-            kind = schema.field(wanted).type
-            raise ShardError(
-                f"column {wanted!r} is of type {kind}; images are binary, a struct with a field "
-                "`bytes`, or lists of uint8"
-            )
-        return wanted
-    named = [name for name in IMAGE_COLUMNS if name in fitting]
-    if named or len(fitting) == 1:
-        return (named or fitting)[0]
-    if fitting:
-        raise ShardError(
-            f"several columns could hold the images ({', '.join(fitting)}); choose one "
-            "with --image-column"
-        )
-    raise ShardError(f"there is no column of images; the columns are {_shown(schema)}")
-
-
-def _shown(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none at all"
-
-
-def _bytes_of(kind: pa.DataType) -> Callable[[pa.Scalar], bytes | None] | None:
-    """How an image's bytes are taken from a value of type `kind`; None for other types."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
-    ):
-        return lambda value: value.as_py()
-    is_list = (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-    if is_list and pa.types.is_uint8(kind.value_type):
-        return lambda value: value.values.to_numpy().tobytes() if value.is_valid else None
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        inner = _bytes_of(kind.field("bytes").type)
-        if inner is not None:
-            take = inner
-            return lambda value: take(value["bytes"]) if value.is_valid else None
-    return None
+        raise ShardError(f"there is no column {id_column!r}; the columns are {shown(schema)}")
+    return table, image_column_of(table, image_column)
 
 
 class _Rows:
@@ -171,19 +127,29 @@ class _Rows:
         data = b""
         if with_data:
             value = row[self._images]
-            take = _bytes_of(value.type)
+            take = bytes_of(value.type)
             found = take(value) if take is not None else None
             if found is None:
-                return self.reject(identity, "NullImage", f"column {self._images!r} is null here")
+                return self.reject(identity, "NullImage", self._lacking(value))
             data = found
             if len(data) > MAX_IMAGE_BYTES:
                 message = f"the image has {len(data):,} bytes; the limit is {MAX_IMAGE_BYTES:,}"
                 return self.reject(identity, "ImageError", message)
-        facts = parse_facts({name: _plain(row[name]) for name in _FACTS if name in row})
+        said = {name: _plain(value) for name, value in row.items() if name != self._images}
+        facts = parse_facts(said, f"row {self.index} of {self._uri}")
         member, frame = self._name(identity)
         item = Frame(frame, self._uri, member, self.index, data, facts.or_else(self._path_facts))
         self.index += 1
         return item
+
+    def _lacking(self, value: pa.Scalar) -> str:
+        path = path_of(value)
+        if path is None:
+            return f"column {self._images!r} is null here"
+        return (
+            f"column {self._images!r} has no bytes here, only the path {path!r}: write the bytes "
+            "into the file, or label the folder of the images instead"
+        )
 
     def reject(self, identity: Any, error_type: str, message: str) -> Reject:
         """The next row as a reject."""
@@ -236,10 +202,24 @@ def _identities(table: pq.ParquetFile, group: int, count: int, id_column: str | 
 
 
 def _plain(value: pa.Scalar) -> Any:
-    """A value as Python has it, times in UTC and whole us; None for what Python cannot hold."""
+    """A value as Python has it, times in UTC and whole us.
+
+    Of what Python cannot hold (a time beyond its years, text that is not UTF-8), and of counts in
+    floats of 32 bits, which are minutes wrong by now, a text that says so.
+    """
+    if pa.types.is_dictionary(value.type):
+        value = value.value
+    if value is None or not value.is_valid:
+        return None
     try:
         if pa.types.is_timestamp(value.type):
-            value = value.cast(pa.timestamp("us", tz="UTC"), safe=False)
-        return value.as_py()
+            # Only of ns may something be cut off: other units would run over, into another time.
+            value = value.cast(pa.timestamp("us", tz="UTC"), safe=value.type.unit != "ns")
+        plain = value.as_py()
     except (pa.ArrowException, ValueError, OverflowError):
-        return None
+        if pa.types.is_string(value.type) or pa.types.is_large_string(value.type):
+            return value.as_buffer().to_pybytes()
+        return f"{value.type} beyond what can be read"
+    if pa.types.is_float32(value.type) and plain > _EXACT_FLOAT32:
+        return f"{plain} ({value.type})"
+    return plain

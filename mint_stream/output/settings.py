@@ -52,19 +52,19 @@ class Settings:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Where `b` differs from the settings `a`: name, value in `a`, value in `b`.
+    """Where the settings `a` and `b` differ: name, value in `a`, value in `b`.
 
-    Nested names are joined by a dot. Names that only `b` has are left out, and values compare as
-    they do in JSON.
+    Nested names are joined by a dot. A name that one of them lacks counts as None there, and
+    values compare as they do in JSON: tuples are lists, and 1 is 1.0.
     """
-    a, b = json.loads(json.dumps(a)), json.loads(json.dumps(b))
+    a, b = json.loads(json.dumps(dict(a))), json.loads(json.dumps(dict(b)))
     found: list[tuple[str, Any, Any]] = []
-    for name in sorted(a):
-        if isinstance(a[name], dict) and isinstance(b.get(name), dict):
-            inner = {**dict.fromkeys(b[name]), **a[name]}
-            found += [(f"{name}.{key}", x, y) for key, x, y in differences(inner, b[name])]
-        elif a[name] != b.get(name):
-            found.append((name, a[name], b.get(name)))
+    for name in sorted({*a, *b}):
+        one, other = a.get(name), b.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += [(f"{name}.{key}", x, y) for key, x, y in differences(one, other)]
+        elif one != other:
+            found.append((name, one, other))
     return found
 
 
@@ -98,40 +98,32 @@ def pin(store: Store, settings: dict[str, Any]) -> dict[str, Any]:
             f"{store.uri(SETTINGS)} is damaged; it says how this output was started: restore it, "
             "or choose another --output"
         ) from None
-    differences = _differences(pinned, settings)
-    if differences:
+    found = [
+        _shown(*difference, pinned, settings)
+        for difference in differences(pinned, settings)
+        if difference[0] not in _MAY_DIFFER
+    ]
+    if found:
         raise ConfigError(
-            f"output {store.url!r} was started with other settings: {'; '.join(differences)}. "
+            f"output {store.url!r} was started with other settings: {'; '.join(found)}. "
             "Use the same, or choose another --output"
         )
     _check_writable(store)
     return pinned
 
 
-def _differences(pinned: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    found = []
-    for name in sorted((set(pinned) | set(asked)) - _MAY_DIFFER):
-        old, new = pinned.get(name), asked.get(name)
-        if old == new:
-            continue
-        if name == "classes_hash":
-            old_names, new_names = pinned.get("classes", []), asked["classes"]
-            gone = [c for c in old_names if c not in new_names]
-            come = [c for c in new_names if c not in old_names]
-            text = f"without {', '.join(gone)}" if gone else ""
-            text += (" and " if gone and come else "") + (f"with {', '.join(come)}" if come else "")
-            found.append(f"class list now {text or 'in another order, or with other phrases'}")
-        elif name == "model_hash":
-            found.append(f"model was {_model(pinned)}, now {_model(asked)}")
-        elif isinstance(old, dict) and isinstance(new, dict):
-            found += [
-                f"{name}.{key} was {old.get(key)!r}, now {new.get(key)!r}"
-                for key in sorted(set(old) | set(new))
-                if old.get(key) != new.get(key)
-            ]
-        else:
-            found.append(f"{name} was {old!r}, now {new!r}")
-    return found
+def _shown(name: str, old: Any, new: Any, pinned: dict[str, Any], asked: dict[str, Any]) -> str:
+    """A difference, for a person: what the hashes stand for."""
+    if name == "model_hash":
+        return f"model was {_model(pinned)}, now {_model(asked)}"
+    if name != "classes_hash":
+        return f"{name} was {old!r}, now {new!r}"
+    old_names, new_names = pinned.get("classes", []), asked["classes"]
+    gone = [c for c in old_names if c not in new_names]
+    come = [c for c in new_names if c not in old_names]
+    text = f"without {', '.join(gone)}" if gone else ""
+    text += (" and " if gone and come else "") + (f"with {', '.join(come)}" if come else "")
+    return f"class list now {text or 'in another order, or with other phrases'}"
 
 
 def _model(settings: dict[str, Any]) -> str:

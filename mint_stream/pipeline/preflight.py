@@ -13,6 +13,7 @@ from typing import Any
 from mint_stream.clip.class_list import ClassList, load_class_list
 from mint_stream.clip.device import device_index
 from mint_stream.clip.model_files import model_identity, vision_shape
+from mint_stream.clip.name_length import check_name_length
 from mint_stream.config import ConfigError, RunConfig, as_dict
 from mint_stream.input.discovery import discover
 from mint_stream.input.shard import Shard
@@ -51,6 +52,7 @@ def prepare(config: RunConfig) -> Prepared:
     classes = load_class_list(config.labels, retry=PREFLIGHT)
     model_hash = model_identity(config.model)
     width, image_size = vision_shape(config.model)
+    check_name_length(classes, config.model, config.method.templates)
     _check_device(config.model.device)
     shards = discover(config.input, unit_size=config.unit_size, retry=PREFLIGHT)
     if not shards and not config.follow:

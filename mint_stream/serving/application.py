@@ -12,6 +12,7 @@ from ray.serve.config import BackpressureConfig
 from mint_stream.bank.server import BankConfig, bank_config
 from mint_stream.clip.class_list import load_class_list
 from mint_stream.clip.model_files import model_identity, vision_shape
+from mint_stream.clip.name_length import check_name_length
 from mint_stream.config import ConfigError
 from mint_stream.serving.banks.live import BankKeeper
 from mint_stream.serving.http.problems import RETRY_AFTER_S
@@ -64,6 +65,7 @@ def plan_service(settings: Settings) -> ServicePlan:
         )
     classes = load_class_list(settings.labels, retry=PREFLIGHT)
     width, _ = vision_shape(settings.clip)
+    check_name_length(classes, settings.clip, settings.method.templates)
     if settings.bank_root is not None:
         store = Store(settings.bank_root, retry=PREFLIGHT)
         store.check_writable() if settings.adapt != "off" else store.check_readable()

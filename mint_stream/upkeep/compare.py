@@ -14,7 +14,6 @@ from mint_stream.bank import checkpoint
 from mint_stream.bank.exchange import banks_digest, differing_entries
 from mint_stream.output.read import read_labels, read_rejects
 from mint_stream.output.settings import Settings, differences, read_settings
-from mint_stream.store.errors import ObjectMissing
 from mint_stream.store.store import Store
 from mint_stream.upkeep.contents import counted
 from mint_stream.upkeep.verify.bank import banks_in
@@ -142,18 +141,19 @@ def _examples(changed: pa.Table) -> tuple[Changed, ...]:
 
 
 def _bank_diff(a: Store, b: Store) -> BankDiff:
-    newest_a, newest_b = (next(iter(checkpoint.find(store).sound), None) for store in (a, b))
-    if newest_a is None or newest_b is None:
+    found_a, found_b = (checkpoint.newest_sound(store, lambda _, data: data) for store in (a, b))
+    if found_a is None or found_b is None:
         return BankDiff(
-            seq_a=newest_a.seq if newest_a else None,
-            seq_b=newest_b.seq if newest_b else None,
-            same=newest_a is newest_b,
+            seq_a=found_a[0].seq if found_a else None,
+            seq_b=found_b[0].seq if found_b else None,
+            same=found_a is found_b,
         )
+    (newest_a, data_a), (newest_b, data_b) = found_a, found_b
     entries: dict[str, int] = {}
     try:
         banks_a, banks_b = (
-            banks_in(store.read(f"{newest.name}.parquet"), Settings(read_settings(store)))
-            for store, newest in ((a, newest_a), (b, newest_b))
+            banks_in(data, Settings(read_settings(store)))
+            for store, data in ((a, data_a), (b, data_b))
         )
         same = banks_digest(banks_a) == banks_digest(banks_b)
         for scope in sorted({*banks_a.states, *banks_b.states}):
@@ -162,7 +162,7 @@ def _bank_diff(a: Store, b: Store) -> BankDiff:
                 entries[scope] = max(first.shape[0], second.shape[0])
             elif count := len(differing_entries(first, second)):
                 entries[scope] = count
-    except (ObjectMissing, ValueError, KeyError):
-        # Damaged, which `verify` tells; the hashes still say whether they are the same.
+    except (ValueError, KeyError):
+        # Not of this output, which `verify` tells; the hashes still say whether they are the same.
         same = newest_a.parquet_sha256 == newest_b.parquet_sha256
     return BankDiff(seq_a=newest_a.seq, seq_b=newest_b.seq, same=same, entries=entries)

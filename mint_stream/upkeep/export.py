@@ -23,6 +23,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from mint_stream.config import ConfigError
+from mint_stream.output.cells import escape_cell
 from mint_stream.store.store import Store, split_url
 
 Format = Literal["label-studio", "fiftyone", "coco", "csv"]
@@ -177,11 +178,14 @@ _CSV = (
 
 
 def csv_text(records: list[dict[str, Any]]) -> str:
-    """A table with a header; the last column, `truth`, is empty."""
+    """A table with a header; the last column, `truth`, is empty.
+
+    Text that a spreadsheet would run as a formula has an apostrophe in front of it.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([*_CSV, "truth"])
-    writer.writerows([*(record[name] for name in _CSV), ""] for record in records)
+    writer.writerows([*(escape_cell(record[name]) for name in _CSV), ""] for record in records)
     return text.getvalue()
 
 

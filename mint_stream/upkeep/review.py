@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import Literal
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from mint_stream.output.read import would_be
 
-Order = Literal["confidence", "disagreement"]
+Order = Literal["confidence", "disagreement", "random"]
 
 
 def choose(
@@ -26,7 +27,8 @@ def choose(
     Args:
         first: `confidence`, the lowest; or `disagreement`, the highest: frames whose answer is not
             the frozen model's, the surer both are the earlier, then the others by how far the two
-            confidences are apart.
+            confidences are apart; or `random`, which has nothing to do with the answers and is the
+            same each time: what is measured on these frames holds for all.
         per_class: most frames of each label (where there is none, of what it would be);
             per_camera: of each camera; limit: of all.
     """
@@ -51,6 +53,9 @@ def choose(
 def _order(labels: pa.Table, first: Order) -> pa.Array:
     sure = labels["confidence"].to_numpy().astype(float)
     names = np.array(labels["frame"].to_pylist(), dtype=str)
+    if first == "random":
+        digests = [hashlib.sha256(str(name).encode()).digest() for name in names]
+        return pa.array(sorted(range(len(names)), key=digests.__getitem__), pa.int64())
     if first == "confidence":
         return pa.array(np.lexsort((names, sure)))
     frozen = labels["source_confidence"].to_numpy().astype(float)

@@ -58,13 +58,12 @@ def rollback(output: str, to: int, scope: str | None = None) -> Rollback:
 
 
 def _rollback(store: Store, settings: Settings, to: int, scope: str | None) -> Rollback:
-    kept = checkpoint.find(store).sound
+    kept = list(checkpoint.sound(store, lambda _, data: banks_in(data, settings)))
     if not kept:
-        raise ConfigError(f"{store.url} has no bank checkpoint: there is nothing to roll back")
-    banks = banks_in(store.read(f"{kept[0].name}.parquet"), settings)
-    restored = checkpoint.restore(store, banks.initial, settings.identity)
+        raise ConfigError(f"{store.url} has no sound bank checkpoint: nothing to roll back to")
+    restored = checkpoint.restore(store, kept[0][1].initial, settings.identity)
     now = restored.banks()
-    then = _banks_at(store, settings, kept, to, now.initial)
+    then = _banks_at(kept, to, now.initial)
     scopes = sorted(now.states) if scope is None else [scope]
     if not set(scopes) <= now.states.keys():
         raise ConfigError(
@@ -82,13 +81,11 @@ def _rollback(store: Store, settings: Settings, to: int, scope: str | None) -> R
     return Rollback(seq=now.seq, to=then.seq, scopes=tuple(scopes), checkpoint=saved.name)
 
 
-def _banks_at(
-    store: Store, settings: Settings, kept: list[Checkpoint], to: int, initial: BankState
-) -> Banks:
+def _banks_at(kept: list[tuple[Checkpoint, Banks]], to: int, initial: BankState) -> Banks:
     if to == 0:
         return Banks(initial)
-    for about in kept:
+    for about, banks in kept:
         if about.seq == to:
-            return banks_in(store.read(f"{about.name}.parquet"), settings)
-    there = ", ".join(str(seq) for seq in sorted({about.seq for about in kept}))
+            return banks
+    there = ", ".join(str(seq) for seq in sorted({about.seq for about, _ in kept}))
     raise ConfigError(f"seq is {to}; checkpoints are kept of {there}, and 0 is the bank's start")

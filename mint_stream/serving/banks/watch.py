@@ -6,20 +6,18 @@ there are none. Reading changes nothing: neither the store nor the server's bank
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mint_stream.bank.checkpoint import FOLDER, Checkpoint
+from mint_stream.bank.checkpoint import FOLDER, Checkpoint, find, newest_sound
 from mint_stream.bank.client import BankClient
-from mint_stream.bank.files import BankFileError, read_bank
+from mint_stream.bank.files import read_bank
 from mint_stream.config import BankScope, MethodConfig, as_dict
 from mint_stream.method.bank_state import Banks, initial_state
-from mint_stream.store.errors import ObjectMissing
+from mint_stream.output.settings import differences
 from mint_stream.store.store import Store
 from mint_stream.store.types import ObjectInfo
 
@@ -72,50 +70,38 @@ class CheckpointWatch:
         if there == self._seen:
             return None
         written = {info.name: info.mtime for info in there}
-        for checkpoint in self._newer(sorted(written)):
-            banks = self._load(checkpoint)
-            if banks is not None:
-                self._seen, self._number = there, checkpoint.number
-                scope = checkpoint.identity.get("scope", "shared")
-                name = f"{checkpoint.name}.json"
-                made_at = written[name] or time.time()
-                return BankNews(banks, scope, self._store.uri(name), made_at)
+        found = find(self._store, there)
+        for name in found.damaged:
+            log.warning("bank checkpoint %s is passed over: its JSON is not sound", name)
+        found.sound = [one for one in found.sound if one.number > self._number]
+        newest = newest_sound(
+            self._store, self._load, found=found, check=self._check, damaged=_pass_over
+        )
         self._seen = there
-        return None
+        if newest is None:
+            return None
+        checkpoint, banks = newest
+        self._number = checkpoint.number
+        name = f"{checkpoint.name}.json"
+        made_at = written[name] or time.time()
+        scope = checkpoint.identity.get("scope", "shared")
+        return BankNews(banks, scope, self._store.uri(name), made_at)
 
-    def _newer(self, names: list[str]) -> list[Checkpoint]:
-        """Checkpoints with a sound JSON that are newer than the last one given, newest first."""
-        found = []
-        for name in names:
-            if not name.endswith(".json"):
-                continue
-            try:
-                checkpoint = Checkpoint.from_json(self._store.read(name))
-            except ObjectMissing:
-                continue  # retired since it was listed
-            except ValueError as error:
-                log.warning("bank checkpoint %s is damaged and passed over: %s", name, error)
-                continue
-            if checkpoint.number > self._number:
-                found.append(checkpoint)
-        return sorted(found, key=lambda checkpoint: checkpoint.number, reverse=True)
-
-    def _load(self, checkpoint: Checkpoint) -> Banks | None:
+    def _check(self, checkpoint: Checkpoint) -> None:
         _require_same(checkpoint.name, checkpoint.identity, self._identity)
+
+    def _load(self, checkpoint: Checkpoint, data: bytes) -> Banks:
         initial = initial_state(
             entries=self._method.bank_size,
             prompt_rows=self._method.prompt_rows,
             width=self._width,
             seed=self._method.bank_seed(int(checkpoint.identity.get("seed", 0))),
         )
-        try:
-            data = self._store.read(f"{checkpoint.name}.parquet")
-            if hashlib.sha256(data).hexdigest() != checkpoint.parquet_sha256:
-                raise BankFileError("its content does not match the hash that was written with it")
-            return read_bank(data, initial)
-        except (ObjectMissing, BankFileError) as error:
-            log.warning("bank checkpoint %s is passed over: %s", checkpoint.name, error)
-            return None
+        return read_bank(data, initial)
+
+
+def _pass_over(checkpoint: Checkpoint, why: str) -> None:
+    log.warning("bank checkpoint %s is passed over: %s", checkpoint.name, why)
 
 
 class LiveWatch:
@@ -156,20 +142,14 @@ class LiveWatch:
 
 
 def _require_same(name: str, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    # Through JSON, so that tuples and lists, 1 and 1.0 compare as they will be read.
-    mine = json.loads(json.dumps(dict(mine)))
     for key, what in (("model", "model"), ("method", "preset")):
-        if theirs.get(key) == mine[key]:
+        found = differences({key: theirs.get(key)}, {key: mine[key]})
+        shown = "; ".join(
+            f"{name.partition('.')[2]} is {there!r} there, {here!r} here".removeprefix(" is ")
+            for name, there, here in found
+        )
+        if not found:
             continue
-        if isinstance(mine[key], dict) and isinstance(theirs.get(key), dict):
-            there, here = theirs[key], mine[key]
-            shown = "; ".join(
-                f"{field} is {there.get(field)!r} there, {here.get(field)!r} here"
-                for field in sorted({*there, *here})
-                if there.get(field) != here.get(field)
-            )
-        else:
-            shown = f"{theirs.get(key)!r} there, {mine[key]!r} here"
         raise WrongBank(
             f"the bank checkpoint {name} was made with another {what} ({shown}): serve with the "
             f"{what} that it was made with, or name another bank"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,8 +13,6 @@ from mint_stream.bank.log import RestoreError, each, read_log
 from mint_stream.method.bank_state import Banks, BankUpdateError, Update, initial_state, replay
 from mint_stream.output.names import labels_name
 from mint_stream.output.settings import Settings, differences
-from mint_stream.store.errors import ObjectMissing
-from mint_stream.store.store import Store
 from mint_stream.upkeep.listing import UNIT, Listing
 from mint_stream.upkeep.verify.findings import AGAIN, BRING_BACK, Findings, some
 from mint_stream.upkeep.verify.rows import Rows
@@ -45,11 +42,13 @@ def check_bank(
     for name in found.unfinished:
         findings.note(f"{name}.parquet has no JSON: writing it was cut off, which does no harm")
     updates = _read_log(listing, rows, findings)
-    kept = [
-        Kept(about, banks)
-        for about in reversed(found.sound)
-        if (banks := _load(store, about, settings, findings)) is not None
-    ]
+    sound = checkpoint.sound(
+        store,
+        lambda about, data: _load(about, data, settings, findings),
+        found=found,
+        damaged=lambda about, why: findings.add(f"{about.name}.parquet", why, _FALLS_BACK),
+    )
+    kept = [Kept(about, banks) for about, banks in sound if banks is not None][::-1]
     complete = _check_log_is_complete(listing, rows, found.sound, findings)
     taught = {name for k in kept for name in k.about.covered if not _of_a_unit(name)}
     if taught:
@@ -106,27 +105,17 @@ def _read_log(listing: Listing, rows: Rows, findings: Findings) -> dict[str, Upd
 
 
 def _load(
-    store: Store, about: Checkpoint, settings: Settings | None, findings: Findings
+    about: Checkpoint, data: bytes, settings: Settings | None, findings: Findings
 ) -> Banks | None:
-    """The banks in a checkpoint whose JSON is sound; None, with a finding, if they are not."""
+    """The banks in a checkpoint's Parquet; None, with a finding, if they are not this output's."""
     name = f"{about.name}.parquet"
-    try:
-        data = store.read(name)
-    except ObjectMissing:
-        findings.add(name, "is missing beside its JSON", _FALLS_BACK)
-        return None
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != about.parquet_sha256:
-        findings.add(
-            name, "its content does not match the hash that was written with it", _FALLS_BACK
-        )
-        return None
-    if not about.name.endswith(sha256[:12]):
+    if not about.name.endswith(about.parquet_sha256[:12]):
         findings.add(name, "its content does not match the hash in its name", _FALLS_BACK)
         return None
     if settings is None:
         return None
-    differing = [name for name, _, _ in differences(settings.identity, about.identity)]
+    theirs = {key: about.identity.get(key) for key in settings.identity}  # "start" is below
+    differing = [name for name, _, _ in differences(settings.identity, theirs)]
     if differing:
         findings.add(
             f"{about.name}.json",

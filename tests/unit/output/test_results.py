@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from label_tables import CLASSES, frame_id, labels_table, put, truth_table
 
+from mint_stream.bank import checkpoint
 from mint_stream.bank.checkpoint import read_bank_usage
+from mint_stream.method.bank_state import Banks, initial_state
 from mint_stream.output import schema
 from mint_stream.output.accuracy import accuracy_by, with_truth
 from mint_stream.output.read import read_labels, read_rejects
@@ -63,20 +68,28 @@ def test_a_damaged_file_is_named(output: str) -> None:
         read_labels(output)
 
 
-def test_bank_usage_is_of_the_newest_whole_checkpoint(output: str) -> None:
-    def checkpoint(seq: int, usage: int, whole: bool = True) -> None:
-        name = f"bank/checkpoints/{seq:012d}-abc"
-        row = {"scope": "shared", "entry": 0, "key": [0.0], "prompt": [0.0], "usage": usage}
-        put(output, f"{name}.parquet", pa.Table.from_pylist([row], schema=schema.BANK))
-        if whole:
-            Store(output).write(f"{name}.json", b"{}")
+def bank(usage: int, seq: int) -> Banks:
+    start = initial_state(entries=2, prompt_rows=1, width=2, seed=0)
+    state = dataclasses.replace(start, usage_K=np.array([usage, 0]))
+    return Banks(start, {"shared": state}, seq)
 
-    checkpoint(9, usage=1)
-    checkpoint(10, usage=2)
-    checkpoint(11, usage=3, whole=False)
-    usage = read_bank_usage(output)
-    assert usage.column_names == ["scope", "entry", "usage"]
-    assert usage["usage"].to_pylist() == [2]
+
+def test_bank_usage_is_of_the_newest_sound_checkpoint(output: str) -> None:
+    store, numbers = Store(output), itertools.count(1)
+
+    def save(seq: int, usage: int) -> str:
+        banks = bank(usage, seq)
+        saved = checkpoint.save(store, banks, covered=(), number=next(numbers), identity={})
+        return saved.name
+
+    for usage in range(1, 9):  # of one seq, as after a rollback: names are in any order
+        save(9, usage)
+        assert read_bank_usage(output)["usage"].to_pylist() == [usage, 0]
+    assert read_bank_usage(output).column_names == ["scope", "entry", "usage"]
+    store.delete(f"{save(10, usage=20)}.json")
+    store.write(f"{save(11, usage=30)}.json", b"{}")
+    store.write(f"{save(12, usage=40)}.parquet", b"PAR1")
+    assert read_bank_usage(output)["usage"].to_pylist() == [8, 0]
 
 
 def test_accuracy_by_segment_counts_what_adapting_fixed_and_broke() -> None:

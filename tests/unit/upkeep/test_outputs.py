@@ -136,8 +136,27 @@ def test_frames_are_exported_and_answers_imported(
     assert "3 frames in" in capsys.readouterr().out
     lines = file.read_text().splitlines()
     file.write_text("\n".join([lines[0], lines[1] + "bus", *lines[2:]]))
-    assert main(["import-review", str(file), "--to", str(tmp_path / "truth.parquet")]) == 0
+    to = ["--to", str(tmp_path / "truth.parquet"), "--output", str(run / "out")]
+    assert main(["import-review", str(file), *to]) == 0
     assert "1 answers in" in capsys.readouterr().out
+    assert main([*export, "--limit", "3", "--first", "random"]) == 0
+    assert "no fair sample" not in capsys.readouterr().out
+    assert main([*export, "--limit", "3", "--all"]) == 0
+    assert f"{len(read_labels(str(run / 'out')))} frames in" in capsys.readouterr().out
+
+
+def test_calibrate_says_how_many_answers_it_needs_before_anything_is_exported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["calibrate", str(run / "out"), "--to", str(tmp_path / "c.json")]
+    for more in ([], ["--input", str(run / "in")]):
+        assert main([*arguments, *more]) == 2
+        said = capsys.readouterr().err
+        assert "the truth of at least 100 frames must be known" in said
+        assert "--first random --limit 150" in said, "30 of each of the 5 classes"
+    with pytest.raises(SystemExit):
+        main(["calibrate", "--help"])
+    assert "100 frames" in capsys.readouterr().out
 
 
 def test_images_come_out_of_the_shards(run: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from label_tables import CLASSES, labels_table
+from label_tables import CLASSES, labels_table, put
 from PIL import Image
 from pycocotools.coco import COCO
 
 from mint_stream.config import ConfigError
+from mint_stream.output import schema
 from mint_stream.output.accuracy import accuracy_by, with_truth
+from mint_stream.output.cells import escape_cell, unescape_cell
+from mint_stream.store.store import Store
 from mint_stream.upkeep.export import data_uri, export, label_studio_config
 from mint_stream.upkeep.review import choose
 from mint_stream.upkeep.review_import import import_review
@@ -60,6 +64,9 @@ FOUR = [
 ]
 
 
+FRAME = "feed/a.tar#000000.png"
+
+
 def numbers(chosen: pa.Table) -> list[int]:
     return [int(frame[-10:-4]) for frame in chosen["frame"].to_pylist()]
 
@@ -84,7 +91,7 @@ def test_or_those_where_adapting_disagrees_most() -> None:
         ),
         max_size=30,
     ),
-    st.sampled_from(["confidence", "disagreement"]),
+    st.sampled_from(["confidence", "disagreement", "random"]),
     st.integers(1, 5),
     st.integers(1, 8),
     st.integers(0, 20),
@@ -239,10 +246,19 @@ def test_coco_tools_read_the_annotations(tmp_path: Path) -> None:
     assert (annotation["bbox"], annotation["score"]) == ([0, 0, 96, 96], 0.875)
 
 
-def reviewed(file: Path, text: str) -> dict[str, str]:
-    """The answers in a file with this text, as they are written."""
-    file.write_text(text)
-    import_review(str(file), f"{file}.parquet")
+def output(folder: Path, labels: pa.Table | None = None) -> str:
+    """An output with these labels, or the four."""
+    where = str(folder / "out")
+    labels = table(FOUR) if labels is None else labels
+    put(where, f"labels/{labels['unit'][0]}.parquet", labels)
+    Store(where).write("run.json", json.dumps({"classes": CLASSES}).encode())
+    return where
+
+
+def reviewed(file: Path, content: str | bytes, labels: pa.Table | None = None) -> dict[str, str]:
+    """The answers in a file with this content, as they are written."""
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    import_review(str(file), f"{file}.parquet", output(file.parent, labels))
     table = pq.read_table(f"{file}.parquet")
     assert table.schema.names == ["frame", "label"]
     return dict(zip(*(table[name].to_pylist() for name in ("frame", "label")), strict=True))
@@ -270,8 +286,8 @@ def test_answers_from_label_studio(tmp_path: Path) -> None:
     assert truth == {"feed/a.tar#000000.png": "dog", "feed/a.tar#000003.png": "bus"}
     flat = [{**tasks[0]["data"], "id": 1, "label": "dog"}, {**tasks[1]["data"], "id": 2}]
     assert reviewed(tmp_path / "min.json", json.dumps(flat)) == {"feed/a.tar#000000.png": "dog"}
-    text = "image,frame,predicted,frozen,id,label\nx,f0,car,car,1,dog\ny,f1,car,bus,2,\n"
-    assert reviewed(tmp_path / "export.csv", text) == {"f0": "dog"}
+    text = f"image,frame,predicted,frozen,id,label\nx,{FRAME},car,car,1,dog\ny,f1,car,bus,2,\n"
+    assert reviewed(tmp_path / "export.csv", text) == {FRAME: "dog"}
 
 
 @pytest.mark.parametrize("kind", ["JSON", "JSON_MIN", "CSV"])
@@ -324,18 +340,102 @@ def test_answers_from_fiftyone_and_coco_and_csv(tmp_path: Path) -> None:
         ("{broken", "is not JSON"),
         ('{"labels": {"x": 3}}', "include_attributes=True"),
         ('[{"data": {}, "annotations": [{"result": [{}]}]}]', "no export of Label Studio"),
-        ("frame,truth\nf,car\nf,bus\n", "both 'car' and 'bus' of f"),
+        (f"frame,truth\n{FRAME},car\n{FRAME},bus\n", "both 'car' and 'bus' of feed"),
+        (f"frame,truth\n{FRAME},car\nf,\ng,bus\nh,dog\n", "2 of the 3 answers .* such as 'g'"),
+        (f"frame,truth\n{FRAME},caar\n", r"'caar' \(1 answers, nearest 'car'\)"),
+        (f"frame,truth\n{FRAME},xyzzy\n", r"no class of .*: 'xyzzy' \(1 answers\);"),
+        (f'frame,truth\n"{FRAME},car\n', "is no CSV"),
     ],
 )
 def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "file").write_text(text)
     with pytest.raises(ConfigError, match=words):
-        import_review(str(tmp_path / "file"), str(tmp_path / "truth.parquet"))
+        import_review(str(tmp_path / "file"), str(tmp_path / "truth.parquet"), output(tmp_path))
+    assert not (tmp_path / "truth.parquet").exists()
+
+
+ODD = ["feed/caf\u00e9.tar#\u00fc;1.png", "feed/a,b.tar#0.png", 'feed/a.tar#"q".png', "=cmd#1"]
+
+
+def odd_frames() -> pa.Table:
+    labels = table(FOUR).drop_columns(["frame"])
+    return labels.add_column(0, schema.LABELS.field("frame"), pa.array(ODD))
+
+
+def saved_again(text: str, separator: str, answers: list[str]) -> str:
+    """As a spreadsheet writes a CSV that it has read, with the last column filled in."""
+    header, *rows = csv.reader(io.StringIO(text))
+    again = io.StringIO()
+    writer = csv.writer(again, delimiter=separator)
+    writer.writerow(header)
+    writer.writerows([*row[:-1], answer] for row, answer in zip(rows, answers, strict=True))
+    return again.getvalue()
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]
+)
+def test_what_office_programs_saved_again_says_the_same(
+    tmp_path: Path, encoding: str, separator: str, declared: bool
+) -> None:
+    labels = odd_frames()
+    export(labels, str(tmp_path / "a.csv"), "csv", classes=list(CLASSES))
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    again = saved_again(text, separator, ["car", "bus", " dog ", "CAR"])
+    again = f"sep={separator}\r\n{again}" if declared else again
+    found = reviewed(tmp_path / "b.csv", again.encode(encoding), labels)
+    assert found == dict(zip(ODD, ("car", "bus", "dog", "car"), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04" + bytes(99), "is a spreadsheet (.xlsx, .ods)"),
+        (b"\xd0\xcf\x11\xe0" + bytes(99), "is a spreadsheet (.xls)"),
+        (b"frame,truth\n\x81\x8d,car\n", "is not text in UTF-8, UTF-16 or Windows-1252"),
+        ("\n".join(["frame,truth", f"{ODD[0]},car"]).encode("mac_roman"), "1 of the 1 answers"),
+    ],
+)
+def test_what_is_no_text_and_another_encoding_are_refused(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        reviewed(tmp_path / "a.csv", content, odd_frames())
+
+
+@given(st.text(max_size=4) | st.from_regex(r"'{0,3}[=+\-@\t\r]?x?", fullmatch=True))
+def test_no_cell_is_a_formula_and_each_comes_back(text: str) -> None:
+    cell = escape_cell(text)
+    assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r")
+    assert unescape_cell(cell) == text
+
+
+def test_formulas_in_ids_cameras_and_labels_are_text_in_the_csv(tmp_path: Path) -> None:
+    labels = odd_frames()
+    cameras = pa.array(["=1+1", "+49", "-", "@x"], labels.schema.field("camera").type)
+    labels = labels.set_column(labels.schema.get_field_index("camera"), "camera", cameras)
+    export(labels, str(tmp_path / "a.csv"), "csv", classes=list(CLASSES))
+    cells = [cell for row in csv.reader((tmp_path / "a.csv").open(newline="")) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@")]
+    assert {"'=1+1", "'+49", "'-", "'@x", "'=cmd#1"} <= set(cells)
+
+
+def test_random_frames_have_nothing_to_do_with_the_answers_and_are_the_same_each_time() -> None:
+    rows = [row("car", "car", n / 400, 0.5) for n in range(400)]
+    labels = table(rows)
+    chosen = numbers(choose(labels, first="random", limit=100))
+    assert len(set(chosen)) == 100
+    assert 130 < sum(chosen) / 100 < 270  # as likely the sure ones as the doubtful ones
+    shuffled = labels.take(pa.array([*range(200, 400), *range(200)]))
+    assert numbers(choose(shuffled, first="random", limit=100)) == chosen
 
 
 def test_the_answers_serve_as_truth(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"frame,truth\n{table(FOUR)['frame'][1]},bus\n")
-    truth = import_review(str(tmp_path / "a.csv"), str(tmp_path / "truth.parquet"))
+    where = output(tmp_path)
+    truth = import_review(str(tmp_path / "a.csv"), str(tmp_path / "truth.parquet"), where)
     truth = truth.append_column("domain", pa.array(["day"]))
     (_, overall) = accuracy_by(with_truth(table(FOUR), truth))
     assert (overall.frames, overall.accuracy, overall.source_accuracy) == (1, 1.0, 0.0)

@@ -7,18 +7,22 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from plain_run import run_plainly
 from tiny import METHOD, Assets, put_tars, write_assets
 
 from mint_stream import read_labels
 from mint_stream.bank import checkpoint
+from mint_stream.bank.checkpoint import read_bank_usage
 from mint_stream.cli.outputs import main
 from mint_stream.config import ConfigError, RunConfig
 from mint_stream.method.bank_state import Banks, BankState, effective
 from mint_stream.output.lease import Lease, LeaseHeld
 from mint_stream.output.settings import Settings
+from mint_stream.serving.banks.watch import CheckpointWatch
 from mint_stream.store.store import Store
+from mint_stream.upkeep.compare import compare
 from mint_stream.upkeep.rollback import rollback
 from mint_stream.upkeep.verify.bank import banks_in
 from mint_stream.upkeep.verify.findings import Findings
@@ -82,6 +86,31 @@ def test_the_bank_of_a_checkpoint_is_back_and_the_run_goes_on_from_it(run: RunCo
     verdict = verify(run.output, input_url=run.input)
     assert verdict.findings == ()
     assert any("brought the bank of 2 back" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize(("to", "scope"), [(2, None), (0, None), (0, "north"), (2, "south")])
+def test_all_who_read_the_bank_read_the_one_that_is_back(
+    run: RunConfig, to: int, scope: str | None
+) -> None:
+    """Two checkpoints are of one seq then, and their names, which end in digests, say nothing."""
+    rollback(run.output, to, scope)
+    now = bank(run)
+    values = settings(run).values
+    watch = CheckpointWatch(
+        Store(run.output),
+        model_hash=values["model_hash"],
+        method=run.method,
+        width=now.initial.keys_KD.shape[1],
+    )
+    news = watch.news()
+    assert news is not None
+    usage = read_bank_usage(run.output)
+    for name in now.states:
+        assert same(news.banks.state(name), now.state(name))
+        of_scope = usage.filter(pc.equal(usage["scope"], name))["usage"].to_pylist()
+        assert of_scope == now.state(name).usage_K.tolist()
+    assert compare(run.output, run.output).bank.same
+    assert verify(run.output).findings == ()
 
 
 def test_zero_is_the_start_and_one_camera_s_bank_can_be_rolled_back_alone(run: RunConfig) -> None:
