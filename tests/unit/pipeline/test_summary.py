@@ -163,7 +163,7 @@ def test_a_run_that_labelled_nothing_has_no_bottleneck() -> None:
         # 20 s of labelling after 80 s of start-up: neither GPUs nor CPUs would have helped.
         ({"encoder": 19.0}, {"startup_s": 80.0}, "start-up (80 of 100 s)"),
         ({"encoder": 1.0, "idle": 19.0}, {"startup_s": 80.0}, "start-up (80 of 100 s)"),
-        ({"encoder": 80.0}, {"startup_s": 20.0}, "labelers (100 %"),
+        ({"encoder": 80.0}, {"startup_s": 20.0}, "labelers (100.0 %"),
         # A camera that sends little is no reason for more CPUs.
         ({"encoder": 3.0, "decode": 4.0, "idle": 87.0}, {"follow": True}, "none: labelers (3.3"),
         ({"encoder": 0.1, "idle": 1.0}, {"follow": True, "startup_s": 98.0}, "none: labelers"),
