@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import io
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class HttpBackend:
     def __init__(self, url: str, connect_timeout_s: float, read_timeout_s: float) -> None:
         import aiohttp
 
+        for name in ("fsspec", "fsspec.http"):  # both write addresses as they are
+            logging.getLogger(name).setLevel(logging.INFO)
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s
         )
