@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -44,8 +45,19 @@ WHICH_MODEL = (
 """What is allowed as a model."""
 
 
+_QUERY = re.compile(r"(https?://[^\s'\"<>?]+)\?[^\s'\"<>]*?(?=[:;,.)]*(?:[\s'\"<>]|$))")
+
+
+def without_queries(text: str) -> str:
+    """`text` with the queries of web addresses cut off: a presigned one is as good as a key."""
+    return _QUERY.sub(r"\1", text)
+
+
 class ConfigError(ValueError):
     """A setting that cannot work. The message names the field, its value and what is allowed."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_queries(message))
 
 
 def require(holds: bool, field: str, value: object, allowed: str) -> None:
@@ -263,9 +275,10 @@ class ModelConfig:
 class RunConfig:
     """One run of the pipeline, complete."""
 
-    input: str
+    # Addresses may carry a signature: no repr shows them.
+    input: str = dataclasses.field(repr=False)
     output: str
-    labels: str
+    labels: str = dataclasses.field(repr=False)
     model: ModelConfig
     method: MethodConfig = PRESETS["paper"]
     num_labelers: int = 1

@@ -29,6 +29,7 @@ from mint_stream.logs import json_until_ray
 from mint_stream.output.lease import LeaseHeld
 from mint_stream.pipeline.progress import LoggedProgress, RunProgress
 from mint_stream.pipeline.summary import RunFailed, RunSummary, print_summary
+from mint_stream.store.address import anonymous
 from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,10 @@ class Options:
     """
 
     input: str | None = None
-    """Folder, file or glob, local or any fsspec URL: tar (WebDataset), Parquet, loose images."""
+    """Folder, file or pattern (`*`, `{00000..00009}`), local or any fsspec URL: tar (WebDataset),
+    Parquet, loose images."""
+    anonymous: bool = False
+    """Read the input without keys: a public bucket on s3:// or gs://."""
     output: str | None = None
     """Where labels, rejects and bank checkpoints go: a folder or an URL. Without --input the
     demonstration's folder, `quickstart` if not given."""
@@ -132,7 +136,7 @@ class Options:
             require(getattr(self, name) is not None, f"--{name}", None, "given with --input")
         require(self.model is not None, "--model", None, WHICH_MODEL)
         return RunConfig(
-            input=str(self.input),
+            input=anonymous(str(self.input)) if self.anonymous else str(self.input),
             output=str(self.output),
             labels=str(self.labels),
             model=ModelConfig(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import logging
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from fsspec.utils import glob_translate
 
 from mint_stream.config import ConfigError
 from mint_stream.input.frames import has_image_suffix, valid_text
 from mint_stream.input.grid import shard_id
+from mint_stream.input.patterns import SPECIAL, WILDCARDS, expand_braces
 from mint_stream.input.shard import Kind, Member, Shard
+from mint_stream.store.address import HTTP, Address, parse, protocol_of
 from mint_stream.store.store import RetryPolicy, Store, split_url
 from mint_stream.store.types import ObjectInfo
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 16
+"""Named objects that are asked for at the same time."""
 
 
 def discover(
@@ -25,7 +35,9 @@ def discover(
     taken: Collection[str] = frozenset(),
     retry: RetryPolicy | None = None,
 ) -> list[Shard]:
-    """The shards of a folder, file or glob (local or any fsspec address), in natural order.
+    """The shards of a folder, file or pattern (local or any fsspec address), in natural order.
+
+    A pattern has wildcards (`*`, `**`, `?`, `[0-9]`) or braces (`{00000..00009}`, `{a,b}`).
 
     Natural order: digits count as numbers, so `frame2` comes before `frame10`. Hidden files,
     `_temporary` folders and files of other kinds are left out; nothing found is an empty list.
@@ -34,8 +46,7 @@ def discover(
 
     Raises `ConfigError` for a single file that is no shard, `StorageError` as the store does.
     """
-    root, found = _find(input_url, retry)
-    store = Store(root, retry=retry)
+    store, found = _find(input_url, retry)
     shards: list[Shard] = []
     loose: list[ObjectInfo] = []
     for info in sorted(found, key=_order):
@@ -46,7 +57,7 @@ def discover(
         elif kind is not None:
             uri = valid_text(store.uri(info.name))
             members = (Member(info.name, info.size),)
-            shards.append(Shard(uri, shard_id(uri, _version(info)), kind, store.uri(), members))
+            shards.append(Shard(uri, shard_id(uri, _version(info)), kind, store.address, members))
     for folder, images in itertools.groupby(loose, key=lambda info: info.name.rpartition("/")[0]):
         images_left = list(images)
         while images_left:
@@ -55,11 +66,16 @@ def discover(
     return sorted(shards, key=lambda shard: _natural(shard.members[0].name))
 
 
-def _find(input_url: str, retry: RetryPolicy | None) -> tuple[str, list[ObjectInfo]]:
-    """The root that the names found are relative to, and what was found."""
+def _find(input_url: str, retry: RetryPolicy | None) -> tuple[Store, list[ObjectInfo]]:
+    """The store that the names found are relative to, and what was found.
+
+    What is there under exactly this name counts; only then do braces and wildcards mean others.
+    """
     folder, name = split_url(input_url)
-    if name:
-        store = Store(folder, retry=retry)
+    store = Store(folder, retry=retry)
+    web = protocol_of(input_url) in HTTP
+    # A web server answers for a folder as for a file: its page.
+    if name and (_kind(name) is not None or not web):
         info = store.stat(name)
         if info is not None:
             if _kind(info.name) is None:
@@ -67,23 +83,65 @@ def _find(input_url: str, retry: RetryPolicy | None) -> tuple[str, list[ObjectIn
                     f"input is {input_url!r}; a single file must be a tar (.tar, .tar.gz, .tgz), "
                     "a Parquet file (.parquet) or an image"
                 )
-            return folder, [info]
-    if re.search(r"[*?\[]", input_url):
-        root, pattern = _split_glob(input_url)
-        matches = re.compile(glob_translate(pattern)).match
-        prefix = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-        found = Store(root, retry=retry).list(prefix)
-        return root, [info for info in found if matches(info.name) and not _is_hidden(info.name)]
-    found = Store(input_url, retry=retry).list()
-    return input_url, [info for info in found if not _is_hidden(info.name)]
+            return store, [info]
+    address = parse(input_url)
+    if not SPECIAL.search(address.path):
+        store = Store(input_url, retry=retry)
+        return store, _seen(store.list())
+    root, pattern = _literally_there(address, retry)
+    if WILDCARDS.search(pattern) and input_url.endswith("/"):
+        pattern += "/**"
+    store = Store(root, retry=retry)
+    return store, _seen(_matching(store, pattern, web) if pattern else store.list())
 
 
-def _split_glob(url: str) -> tuple[str, str]:
-    """The folder before the first part that holds a wildcard, and the rest."""
-    protocol, mark, path = url.rpartition("://")
-    parts = (path if mark else os.path.abspath(os.path.expanduser(path))).split("/")
-    first = next(n for n, part in enumerate(parts) if re.search(r"[*?\[]", part))
-    return protocol + mark + ("/".join(parts[:first]) or "/"), "/".join(parts[first:])
+def _seen(found: Iterable[ObjectInfo]) -> list[ObjectInfo]:
+    return [info for info in found if not _is_hidden(info.name)]
+
+
+def _literally_there(address: Address, retry: RetryPolicy | None) -> tuple[str, str]:
+    """The longest part of an address that means itself, and the pattern that is left of it."""
+    parts = address.path.split("/")
+    for at, part in enumerate(parts):
+        if not SPECIAL.search(part):
+            continue
+        root = address.at("/".join(parts[:at]) or ("/" if not address.base else ""))
+        if not Store(root, retry=retry).holds(f"{part}/"):
+            return root, "/".join(parts[at:]).rstrip("/")
+    return address.at(address.path), ""
+
+
+def _matching(store: Store, pattern: str, web: bool) -> list[ObjectInfo]:
+    """What `pattern` stands for below the root: files, and what lies in folders of these names."""
+    patterns = expand_braces(pattern)
+    exact = {text for text in patterns if not WILDCARDS.search(text)}
+    globs = [re.compile(glob_translate(text)).match for text in patterns if text not in exact]
+    if web and not globs:  # many a server shows no page, and each file all the same
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            stats = pool.map(store.stat, sorted(exact))
+        found = [info for info in stats if info is not None]
+    else:
+        heads = [SPECIAL.split(text, maxsplit=1)[0] for text in patterns]
+        found = store.list(os.path.commonprefix(heads))  # noqa: RUF071  of text, not of folders
+    matching, named = [], set[str]()
+    for info in found:
+        folders = {info.name[: at.start()] for at in re.finditer("/", info.name)}
+        own = exact & {info.name, *folders}
+        named |= own
+        if own or any(match(info.name) for match in globs):
+            matching.append(info)
+    if missing := sorted(exact - named):
+        _warn_once(
+            f"{len(missing):,} of the {len(exact):,} names that {pattern!r} stands for are not in "
+            f"{store.uri()}: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        )
+    return matching
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_once(text: str) -> None:
+    """An input is listed several times in a run, and with --follow for ever."""
+    log.warning("%s", text)
 
 
 _SKIPPED = {"_temporary", "__MACOSX"}
@@ -123,4 +181,4 @@ def _loose_shard(store: Store, folder: str, images: list[ObjectInfo]) -> Shard:
     uri = valid_text(f"{store.uri(folder)}#{ends}")
     version = json.dumps([[info.name, _version(info)] for info in images])
     members = tuple(Member(info.name, info.size) for info in images)
-    return Shard(uri, shard_id(uri, version), "images", store.uri(), members)
+    return Shard(uri, shard_id(uri, version), "images", store.address, members)

@@ -23,6 +23,11 @@ def address(shard: str) -> str:
     return shard[:12]
 
 
+def version(shard: str) -> str:
+    """The part of a shard's id that stays when it is moved."""
+    return shard[12:]
+
+
 def unit_id(shard: str, start: int) -> str:
     """Id of the unit of `shard` whose first frame is number `start`."""
     return f"{shard}-{start:0{DIGITS}d}"

@@ -9,6 +9,7 @@ import pyarrow as pa
 from mint_stream.input.discovery import discover
 from mint_stream.input.frames import Frame
 from mint_stream.input.shards import read_frames
+from mint_stream.input.units import loose_frames
 
 
 def read_pictures(
@@ -32,8 +33,7 @@ def read_pictures(
     # Loose images one by one: how they were grouped is the run's affair, and may have changed.
     for shard in discover(input_url, unit_size=1):
         if shard.kind == "images":
-            folder, _, name = shard.uri.rpartition("#")
-            frame = f"{folder}/{name}"
+            (frame,) = loose_frames(shard)
             starts = {0: {frame}} if frame in loose else {}
         else:
             starts = dict(units.get(shard.uri, {}))

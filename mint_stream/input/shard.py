@@ -25,8 +25,8 @@ class Shard:
     uri: str
     id: str
     kind: Kind
-    root: str
-    """Address of the store below which its members are."""
+    root: str = dataclasses.field(repr=False)
+    """Address of the store below which its members are, with what is never shown of it."""
     members: tuple[Member, ...]
     """The file itself, or the loose images."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mint_stream.input.grid import ShardProgress, address, shard_of, unit_id
+from mint_stream.input.grid import ShardProgress, address, shard_of, unit_id, version
 from mint_stream.output.generations import Record, read_file, read_record
 from mint_stream.output.names import labels_name, shard_end_name
 from mint_stream.store.errors import ObjectMissing, StorageError
@@ -143,6 +144,14 @@ class Done:
     def replaced(self, shard: str) -> bool:
         """Whether another version of the same address was labelled, in whole or in part."""
         return bool(self._by_address.get(address(shard), set()) - {shard})
+
+    def known_elsewhere(self, shard: str) -> bool:
+        """Whether the same content was labelled under another address, and none under this one."""
+        return version(shard) in self._versions and address(shard) not in self._by_address
+
+    @functools.cached_property
+    def _versions(self) -> set[str]:
+        return {version(shard) for shard in self._shards}
 
     @property
     def frames(self) -> int:

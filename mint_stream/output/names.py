@@ -13,6 +13,10 @@ What a store holds for this, all of it readable from names alone:
 
 from __future__ import annotations
 
+import hashlib
+import re
+from urllib.parse import quote
+
 from mint_stream.input.grid import DIGITS
 
 
@@ -39,3 +43,22 @@ def partial_name(unit: str) -> str:
 def shard_end_name(shard: str, frames: int) -> str:
     """Marker that says how many frames a shard has."""
     return f"shards/{shard}-{frames:0{DIGITS}d}"
+
+
+_LONGEST = 80
+"""Bytes of a name as part of a path: file systems take 255, with what stands around it."""
+
+
+def path_part(name: str) -> str:
+    """Any name, such as a camera's, as one part of a path: percent-encoded, short, and unique.
+
+    Of a longer one the beginning stays, with 16 digits of its hash. So they do where only capitals
+    tell two names apart, which some disks do not. What it was does not follow from it: that stands
+    in the file.
+    """
+    text = quote(name, safe="")
+    if len(text) <= _LONGEST and name == name.lower():
+        return text
+    digits = hashlib.sha256(name.encode()).hexdigest()[:16]
+    kept = re.sub("%[0-9A-F]?$", "", text[: _LONGEST - len(digits) - 1])
+    return f"{kept}-{digits}"

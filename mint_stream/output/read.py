@@ -39,7 +39,7 @@ def read_labels(output: str, *, relabelled: bool = True) -> pa.Table:
 
     Columns as in `schema.LABELS`; rows by shard in natural order (2 before 10), within a shard in
     the order of its frames. An output without labels gives an empty table. Raises `StorageError`
-    for an address that cannot be read, or a file that is not Parquet, naming it.
+    for an address that cannot be read or has no output, or a file that is not Parquet, naming it.
     """
     labels = _read(output, "labels", schema.LABELS)
     return _with_relabelled(labels, Store(output)) if relabelled else labels
@@ -66,6 +66,11 @@ def _read(output: str, folder: Literal["labels", "rejects"], wanted: pa.Schema) 
         # First the list: unit files that are not in it any more are in the generation.
         names = [i.name for i in store.list(f"{folder}/") if i.name.endswith(".parquet")]
         generation = _newest(store)
+        if not names and generation is None and not _is_output(store):
+            raise StorageError(
+                f"there is no output of mint_stream at {store.uri()}: neither {schema.SETTINGS} "
+                "nor labels; check the address"
+            )
         try:
             table = _read_once(store, folder, wanted, names, generation)
         except ObjectMissing:
@@ -74,6 +79,10 @@ def _read(output: str, folder: Literal["labels", "rejects"], wanted: pa.Schema) 
             # Compacted since, and what was being read is no longer kept.
             continue
         return table.replace_schema_metadata(wanted.metadata)
+
+
+def _is_output(store: Store) -> bool:
+    return store.exists(schema.SETTINGS) or any(map(store.holds, ("labels/", "rejects/")))
 
 
 def _with_relabelled(labels: pa.Table, store: Store) -> pa.Table:

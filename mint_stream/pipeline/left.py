@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from mint_stream.config import RunConfig
+from mint_stream.config import RunConfig, without_queries
 from mint_stream.input.discovery import discover
 from mint_stream.input.shards import count_frames
 from mint_stream.input.units import ShardTask, loose_frames
 from mint_stream.output.done import Done, settled_frames
 from mint_stream.output.suspects import suspect_units
+from mint_stream.pipeline.moved import warn_if_moved
 from mint_stream.pipeline.plan import plan, plan_again
 from mint_stream.pipeline.preflight import Prepared
 
@@ -21,6 +22,7 @@ def left_to_do(config: RunConfig, prepared: Prepared, done: Done) -> list[ShardT
     if config.relabel_suspect:
         return _suspects(config, prepared, done)
     shards, counted = prepared.shards, 0
+    warn_if_moved(shards, done, config.input, config.output)
     loose = [shard for shard in shards if shard.kind == "images"]
     if done.units and not all(done.is_complete(shard.id) for shard in loose):
         # The folder may have grown, and then its images are grouped in another way.
@@ -45,6 +47,6 @@ def _suspects(config: RunConfig, prepared: Prepared, done: Done) -> list[ShardTa
         log.warning(
             "%d suspect frames stay as they are: their shards are no longer in %s",
             sum(suspects[unit] for unit in missing),
-            config.input,
+            without_queries(config.input),
         )
     return left

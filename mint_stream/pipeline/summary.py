@@ -14,6 +14,9 @@ from mint_stream.reports.text import FROZEN, percent
 _BUSY = 0.8
 """Share of its time from which on a part of the run is what the others wait for."""
 
+_MOSTLY = 0.5
+"""Share of its time from which on a run was mostly something."""
+
 BESIDE = frozenset({"decode", "commit", "idle"})
 """Stages that run in processes of their own while the labelers go on; and how long these had no
 frame."""
@@ -38,6 +41,8 @@ class RunSummary:
     """Wall time of the run, from its call to its return."""
     already_done: int = 0
     """Frames, labelled or rejected, that the output already held when the run began."""
+    follow: bool = False
+    """Whether the run waited for frames to arrive."""
     relabels: bool = False
     """Whether the run labelled again what was suspect, and nothing else."""
     rejects: Mapping[str, int] = field(default_factory=dict)
@@ -106,7 +111,8 @@ def print_summary(summary: RunSummary, console: Console) -> None:
 def bottleneck(summary: RunSummary) -> str | None:
     """Which part of the run the others waited for, and what to add; None if nothing was labelled.
 
-    A part that was busy for nearly all of the time that labelling took is what held it up.
+    A part that was busy for nearly all of the time that labelling took is what held it up; where
+    nothing was busy for half of it, nothing that could be added would help.
     """
     working_s = (summary.seconds - summary.startup_s) * summary.labelers
     if not summary.frames or working_s <= 0:
@@ -116,6 +122,20 @@ def bottleneck(summary: RunSummary) -> str | None:
     # Each is a bound: stages may run at the same time, and a labeler may never have had a frame.
     busy = max(0.0, min(1.0 - idle, sum(inside.values()) / working_s))
     committing = min(1.0, summary.stage_seconds.get("commit", 0.0) / working_s)
+    reading = min(1.0, summary.stage_seconds.get("decode", 0.0) * summary.labelers / working_s)
+    if max(busy, committing, reading) < _MOSTLY and summary.follow:
+        return f"none: labelers ({percent(busy)} busy) and readers waited for frames to arrive"
+    if summary.startup_s > _MOSTLY * summary.seconds and not summary.follow:
+        return (
+            f"start-up ({summary.startup_s:.0f} of {summary.seconds:.0f} s): more frames in one "
+            "run, --follow in place of many runs, or a Ray cluster that stays up"
+        )
+    if max(busy, committing, reading) < _MOSTLY:
+        return (
+            f"none: labelers ({percent(busy)} busy) and readers ({percent(reading)} busy) waited "
+            "for each other: fewer and larger shards, or larger units (--unit-size, of a new "
+            "output)"
+        )
     if busy < _BUSY <= committing:
         return (
             f"commits ({percent(committing)} busy): a store that answers sooner, or more labelers"

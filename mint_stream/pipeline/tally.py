@@ -80,6 +80,7 @@ def summarize(
         units=tally.units,
         seconds=ended - started,
         already_done=done.frames,
+        follow=config.follow,
         relabels=config.relabel_suspect,
         rejects=dict(tally.rejects),
         abstained=tally.abstained,

@@ -1,4 +1,4 @@
-"""The three ways in which `Store` reaches objects: the local disk, S3, and any other fsspec system.
+"""The ways in which `Store` reaches objects: a local disk, S3, HTTP, and any other fsspec system.
 
 A backend makes one attempt for each call and raises whatever its filesystem raises; `Store` decides
 what to try again. Names are relative to the backend's root, with `/` between their parts.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import inspect
 import io
 import os
 import re
@@ -19,25 +18,70 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
-from fsspec.asyn import AsyncFileSystem
-from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from mint_stream.store.address import (
+    ANONYMOUS,
+    HTTP,
+    KEYLESS,
+    Address,
+    links,
+    parse,
+    without_caches,
+)
 from mint_stream.store.errors import StorageError
+from mint_stream.store.http import HttpBackend
 from mint_stream.store.s3 import S3Backend
 from mint_stream.store.types import Backend, ObjectInfo, seconds
 
 
 def open_backend(url: str, connect_timeout_s: float, read_timeout_s: float) -> Backend:
     """The backend for `url`. Raises `ValueError` or `ImportError` for an unknown protocol."""
-    protocol = fsspec.core.split_protocol(url)[0]
-    if protocol in ("s3", "s3a"):
-        return S3Backend(url, connect_timeout_s, read_timeout_s)
-    filesystem, path = fsspec.core.url_to_fs(url)
-    if isinstance(filesystem, LocalFileSystem):
-        return _LocalBackend(path)
-    return _FsspecBackend(filesystem, path)
+    own = without_caches(url)
+    address = parse(own)
+    protocol = address.base.partition("://")[0]
+    if not protocol:
+        if own == url:
+            return _LocalBackend(address.path)
+    elif own == url and protocol in ("s3", "s3a"):
+        return S3Backend(own, connect_timeout_s, read_timeout_s)
+    elif own == url and protocol in HTTP:
+        return HttpBackend(own, connect_timeout_s, read_timeout_s)
+    asked = "::".join(_keyless(link) for link in links(url))
+    options = {kind: options for link in links(url) for kind, options in _options(link).items()}
+    filesystem, path = fsspec.core.url_to_fs(asked, **options)
+    root = parse("::".join(_keyless(link) for link in links(own)))
+    return _FsspecBackend(filesystem, path, root)
+
+
+_DRIVERS = {
+    **dict.fromkeys(("abfs", "abfss", "az"), "adlfs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("sftp", "ssh"), "paramiko"),
+    **{"hf": "huggingface_hub", "github": "requests", "smb": "smbprotocol", "webdav": "webdav4"},
+    **{"oci": "ocifs", "oss": "ossfs", "libarchive": "libarchive-c"},
+}
+
+
+def driver_missing(url: str, error: ImportError) -> str:
+    """What to install for an address whose driver is not there."""
+    packages = {_DRIVERS[word] for link in links(url) if (word := link.split(":")[0]) in _DRIVERS}
+    if not packages:
+        return str(error)
+    return f"its driver is not installed: pip install {' '.join(sorted(packages))}, on every node"
+
+
+def _keyless(link: str) -> str:
+    return link.replace(f"://{ANONYMOUS}", "://", 1) if _options(link) else link
+
+
+def _options(link: str) -> dict[str, dict[str, Any]]:
+    """What a driver is told of a public bucket."""
+    protocol, _, path = link.partition("://")
+    if protocol not in KEYLESS or not path.startswith(ANONYMOUS):
+        return {}
+    return {protocol: {"anon": True} if protocol.startswith("s3") else {"token": "anon"}}
 
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.part")
@@ -45,6 +89,8 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 
 class _LocalBackend:
     """A folder. Objects appear at once and whole: written beside, synced, then linked or moved."""
+
+    tail = ""
 
     def __init__(self, path: str) -> None:
         self._root = os.path.abspath(path)
@@ -132,6 +178,12 @@ class _LocalBackend:
                 os.unlink(temporary)
 
 
+_EXCLUSIVE = {"memory", "gs", "gcs", "abfs", "az", "abfss"}
+"""GCS is told `ifGenerationMatch=0`, Azure `If-None-Match: *`."""
+_VERSIONS = ("ETag", "etag", "blob_id", "sha", "CRC")
+"""What drivers call that which changes with the content: S3 and Azure, GCS, the Hub, Git, zip."""
+
+
 class _FsspecBackend:
     """Whatever else fsspec opens: every one can be read; written only where creates exclude."""
 
@@ -139,22 +191,28 @@ class _FsspecBackend:
         threading.Lock()
     )  # memory:// looks and then writes; one process, so a lock is enough
 
-    def __init__(self, filesystem: AbstractFileSystem, path: str) -> None:
+    def __init__(self, filesystem: AbstractFileSystem, path: str, address: Address) -> None:
+        """`path` is what the filesystem calls the root, `address` what anybody else does."""
         self._fs = filesystem
-        self._root = path.rstrip("/")
-        protocol = filesystem.protocol
-        protocol = protocol if isinstance(protocol, str) else protocol[0]
-        self.root_uri = f"{protocol}://{self._root.lstrip('/')}"
+        self._root = path if path.endswith("/") or not path else f"{path}/"
+        known = filesystem.protocol
+        names = (known,) if isinstance(known, str) else tuple(known)
+        uri = address.at(address.path).removesuffix(address.tail)
+        protocol, mark, rest = uri.partition("://")
+        protocol = names[0] if protocol in names else protocol
+        self.root_uri = f"{protocol}://{rest.strip('/')}" if mark else uri
+        self.tail = address.tail
 
     def look(self) -> None:
         self._fs.invalidate_cache(self._root)
-        self._fs.ls(self._root)
+        self._fs.ls(self._root.rstrip("/") or self._root)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        folder = "/".join([self._root, *prefix.split("/")[:-1]])
+        folder = self._path(prefix.rpartition("/")[0]).rstrip("/")
         self._fs.invalidate_cache(folder)
+        root = self._root.strip("/")
         for path, info in self._fs.find(folder, detail=True).items():
-            name = path[len(self._root) :].lstrip("/")
+            name = path.lstrip("/")[len(root) :].lstrip("/")
             if name.startswith(prefix) and info.get("type") == "file":
                 yield self._info(name, info)
 
@@ -192,17 +250,13 @@ class _FsspecBackend:
             self._fs.rm_file(self._path(name))
 
     def _creates_exclusively(self) -> bool:
-        """Whether `mode="create"` is the filesystem's own: fsspec's default looks, then writes."""
-        kind = type(self._fs)
-        own = kind._pipe_file if isinstance(self._fs, AsyncFileSystem) else kind.pipe_file
-        return (
-            own not in (AbstractFileSystem.pipe_file, getattr(AsyncFileSystem, "_pipe_file", None))
-            and "mode" in inspect.signature(own).parameters
-        )
+        """Whether `mode="create"` is the store's own condition: others look, and then write."""
+        known = self._fs.protocol
+        return not _EXCLUSIVE.isdisjoint({known} if isinstance(known, str) else known)
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self._root}{name}"
 
     def _info(self, name: str, info: dict[str, Any]) -> ObjectInfo:
-        etag = str(info.get("ETag") or info.get("etag") or "").strip('"') or None
+        etag = next((str(info[field]).strip('"') for field in _VERSIONS if info.get(field)), None)
         return ObjectInfo(name, int(info.get("size") or 0), etag, seconds(info))

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from mint_stream.config import without_queries
+
 Kind = Literal["passing", "missing", "changed", "exists", "refused"]
 
 COMMITTED_IS_INTACT = "What was committed is intact; the same command continues from there"
@@ -23,6 +25,9 @@ COMMITTED_IS_INTACT = "What was committed is intact; the same command continues 
 
 class StorageError(OSError):
     """A store cannot do what was asked. The message names the object, the cause and the remedy."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_queries(message))
 
 
 class ObjectMissing(StorageError):
@@ -40,6 +45,9 @@ class Failure:
     kind: Kind
     reason: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", without_queries(self.reason))
 
 
 _CREDENTIALS = (
@@ -111,7 +119,8 @@ _REFUSED_TYPES = {
     "ParamValidationError": ("the address is not valid", _BUCKET),
     "NoCredentialsError": (
         "no credentials were found",
-        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; a public bucket is read "
+        "with --anonymous",
     ),
     "ProfileNotFound": ("the profile is not configured", "check AWS_PROFILE"),
     "NoRegionError": ("no region is set", _REGION),
@@ -139,6 +148,10 @@ def understand(error: BaseException) -> Failure:
         if _is_connection_trouble(cause):
             reason = str(cause).strip() or name
             return Failure("passing", reason, f"check the network and the endpoint{_endpoint()}")
+    for cause in chain:  # a driver may call whatever a web server refuses a missing file
+        status = getattr(cause, "status", None)
+        if isinstance(status, int) and status >= 400 and status not in (404, 410, 412):
+            return _understand_status(status)
     if isinstance(error, FileExistsError):
         return Failure("exists", "the name is taken", "choose another output")
     if isinstance(error, FileNotFoundError):
@@ -180,6 +193,13 @@ def _understand_response(response: dict) -> Failure:  # type: ignore[type-arg]
     return Failure("refused", reason, _BUCKET)
 
 
+def _understand_status(status: int) -> Failure:
+    if status in _PASSING_STATUS:
+        return Failure("passing", f"HTTP {status}", "the store is overloaded or ill")
+    remedy = "check the address; a signed one may have expired, and ~/.netrc may lack the host"
+    return Failure("refused", f"HTTP {status}", remedy)
+
+
 def _understand_os(error: BaseException) -> Failure:
     number = getattr(error, "errno", None)
     reason = os.strerror(number) if number else str(error).strip() or type(error).__name__
@@ -195,8 +215,8 @@ def _understand_os(error: BaseException) -> Failure:
         return Failure("refused", reason, "check the path: a folder is where a file should be")
     if isinstance(error, ValueError) and "endpoint" in reason.lower():
         return Failure("refused", reason, "check AWS_ENDPOINT_URL: it needs http:// or https://")
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    if isinstance(status, int) and status in _PASSING_STATUS:
+    status = getattr(error, "code", None)  # GCS
+    if str(status).isdecimal() and int(str(status)) in _PASSING_STATUS:
         return Failure("passing", reason, "the store is overloaded or ill")
     return Failure("refused", reason, "check the address and the credentials of the store")
 

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
+from mint_stream.store.address import ANONYMOUS
 from mint_stream.store.types import ObjectInfo, seconds
 
 
@@ -17,17 +18,21 @@ class S3Backend:
     """A prefix of a bucket; a `Backend` whose methods are described there.
 
     Credentials, endpoint and region come from the environment or the profile of the process that
-    makes the call; none is held here.
+    makes the call; none is held here. `s3://anonymous@bucket` asks without any.
     """
 
+    tail = ""
     part_bytes = 50 * 2**20
     """Objects of twice this size and more are written in parts of it."""
 
     def __init__(self, url: str, connect_timeout_s: float, read_timeout_s: float) -> None:
         settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
         digest = hashlib.sha256(repr(settings).encode()).hexdigest()
-        self._fs: Any = _s3_filesystem(os.getpid(), digest, connect_timeout_s, read_timeout_s)
         path = url.split("://", 1)[1].strip("/")
+        keyless = path.startswith(ANONYMOUS)
+        path = path.removeprefix(ANONYMOUS)
+        timeouts = (connect_timeout_s, read_timeout_s)
+        self._fs: Any = _s3_filesystem(os.getpid(), digest, *timeouts, keyless)
         self._bucket, _, key = path.partition("/")
         self._prefix = f"{key}/" if key else ""
         self.root_uri = f"s3://{path}"
@@ -81,7 +86,11 @@ class S3Backend:
 
 @functools.lru_cache(maxsize=8)
 def _s3_filesystem(
-    process: int, environment: str, connect_timeout_s: float, read_timeout_s: float
+    process: int,
+    environment: str,
+    connect_timeout_s: float,
+    read_timeout_s: float,
+    keyless: bool,
 ) -> Any:
     """One client for all stores of a process with the same `environment` (a digest of it).
 
@@ -90,6 +99,7 @@ def _s3_filesystem(
     region = os.environ.get("AWS_REGION")  # botocore itself knows AWS_DEFAULT_REGION only
     filesystem: Any = fsspec.filesystem(
         "s3",
+        anon=keyless,
         skip_instance_cache=True,
         use_listings_cache=False,
         max_concurrency=1,  # more would ask for an object's size before each read

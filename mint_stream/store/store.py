@@ -16,11 +16,19 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar, TypeVar
-from urllib.parse import urlsplit
 
 import stamina
 
-from mint_stream.store.backends import open_backend
+from mint_stream.config import without_queries
+from mint_stream.store.address import (
+    HTTP,
+    links,
+    parse,
+    protocol_of,
+    refuse_credentials,
+    split_url,
+)
+from mint_stream.store.backends import driver_missing, open_backend
 from mint_stream.store.errors import (
     COMMITTED_IS_INTACT,
     ObjectChanged,
@@ -71,24 +79,6 @@ PREFLIGHT = RetryPolicy(
 """For the checks before a run, which are to fail within seconds."""
 
 
-_WITH_BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
-
-
-def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:
-    """The address of the folder that holds the object `url`, and the object's name in it.
-
-    The name is empty where `url` is a bucket or ends with a slash.
-    """
-    text = os.fspath(url)
-    protocol, mark, path = text.rpartition("://")
-    if not mark:
-        return os.path.split(os.path.abspath(os.path.expanduser(text)))
-    if protocol in _WITH_BUCKETS and "/" not in path:
-        return text, ""
-    folder, _, name = path.rpartition("/")
-    return f"{protocol}://{folder}", name
-
-
 class Store:
     """Objects below `url`: a local folder, `s3://bucket/prefix`, or any other fsspec address.
 
@@ -110,23 +100,29 @@ class Store:
         self._lock = threading.Lock()
         self._backend: Backend | None = None
         self._process = 0
-        if "@" in urlsplit(self.url).netloc:
-            host = urlsplit(self.url).netloc.rpartition("@")[2]
-            raise StorageError(
-                f"the address of {host} contains credentials, which would end up in logs and "
-                "results; give them in the environment or in a profile instead"
-            )
+        refuse_credentials(self.url)
 
     def __reduce__(self) -> tuple[Callable[..., Store], tuple[str, RetryPolicy]]:
         return _rebuild, (self.url, self.retry)
 
     def __repr__(self) -> str:
-        return f"Store({self.url!r})"
+        return f"Store({without_queries(self.url)!r})"
+
+    @property
+    def address(self) -> str:
+        """The root's address as it opens from anywhere, with what `uri` leaves out."""
+        address = parse(self.url)
+        return address.at(address.path)
 
     def uri(self, name: str = "") -> str:
-        """The full address of the object `name` (of the root, without one)."""
-        root = self._open().root_uri
-        return f"{root}/{name}" if name else root
+        """The full address of the object `name` (of the root, without one).
+
+        It holds no query, since that may be a signature, and no cache in front.
+        """
+        backend = self._open()
+        root = backend.root_uri
+        between = "" if not name or root.endswith("://") else "/"
+        return f"{root}{between}{name}{backend.tail}"
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """Every object whose name begins with `prefix`, by name, as the store has it now.
@@ -138,6 +134,14 @@ class Store:
         except ObjectMissing:
             return []
         return sorted(found, key=lambda info: info.name)
+
+    def holds(self, prefix: str) -> bool:
+        """Whether there is any object whose name begins with `prefix`."""
+        try:
+            first = self._try("list", prefix, lambda b: next(iter(b.list(prefix)), None))
+        except ObjectMissing:
+            return False
+        return first is not None
 
     def stat(self, name: str) -> ObjectInfo | None:
         """What the store says about the object `name`; None where there is none."""
@@ -186,7 +190,7 @@ class Store:
         try:
             self._try("list", "", lambda backend: backend.look())
         except ObjectMissing:
-            log.debug("%s does not exist yet", self.url)
+            log.debug("%s does not exist yet", self.uri())
 
     def check_writable(self) -> None:
         """Raise `StorageError` unless objects can be created here, exclusively, and read back.
@@ -211,14 +215,26 @@ class Store:
         # Connections do not survive a fork: each process opens its own.
         with self._lock:
             if self._backend is None or self._process != os.getpid():
-                try:
-                    self._backend = open_backend(
-                        self.url, self.retry.connect_timeout_s, self.retry.read_timeout_s
-                    )
-                except (ValueError, ImportError, OSError) as error:
-                    raise StorageError(f"cannot open {self.url}: {error}") from error
+                self._backend = self._connect()
                 self._process = os.getpid()
             return self._backend
+
+    def _connect(self) -> Backend:
+        try:
+            return open_backend(self.url, self.retry.connect_timeout_s, self.retry.read_timeout_s)
+        except ImportError as error:
+            missing = driver_missing(self.url, error)
+            raise StorageError(f"cannot open {self.url}: {missing}") from error
+        except Exception as error:  # drivers connect here, and raise what they like
+            failed = raised(error, "open", self.url, 1, "")
+            if not self._may_be_signed:
+                raise failed from error
+        # Out here, without its cause: that may name the address with its signature.
+        raise failed
+
+    @property
+    def _may_be_signed(self) -> bool:
+        return any(protocol_of(link) in HTTP for link in links(self.url))
 
     def _try(self, doing: str, name: str, call: Callable[[Backend], T]) -> T:
         """`call`, again while its failures are of the passing kind. `FileExistsError` as it is."""
@@ -250,8 +266,10 @@ class Store:
             if not isinstance(error, StorageError) and understand(error).kind == "exists":
                 raise FileExistsError(self.uri(name)) from error
             ending = "" if self.retry == PREFLIGHT else COMMITTED_IS_INTACT
-            raise raised(error, doing, self.uri(name), attempts, ending) from error
-        raise AssertionError("stamina ends with a result or an exception")
+            failed = raised(error, doing, self.uri(name), attempts, ending)
+            if not self._may_be_signed:
+                raise failed from error
+        raise failed  # as above
 
     def _count_retry(self, doing: str) -> None:
         with self._lock:

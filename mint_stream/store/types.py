@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Protocol
 
 
@@ -23,6 +24,8 @@ class Backend(Protocol):
     """One attempt at each operation; names are relative to `root_uri`."""
 
     root_uri: str
+    tail: str
+    """What stands behind every name in an address: the archive that the root lies in, or ""."""
 
     def look(self) -> None:
         """Make one small request that fails where the root cannot be listed."""
@@ -49,9 +52,9 @@ class Backend(Protocol):
         """Delete an object, if there is one."""
 
 
-def seconds(info: dict[str, Any]) -> float | None:
+def seconds(info: Mapping[str, Any]) -> float | None:
     """When the object was last changed, in seconds since 1970, under whatever name it is given."""
-    for field in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
+    for field in _CHANGED:
         value = info.get(field)
         if isinstance(value, datetime):
             return value.timestamp()
@@ -60,4 +63,15 @@ def seconds(info: dict[str, Any]) -> float | None:
         if isinstance(value, str):
             with contextlib.suppress(ValueError):
                 return datetime.fromisoformat(value).timestamp()
+            with contextlib.suppress(ValueError):  # HTTP's
+                return parsedate_to_datetime(value).timestamp()
+            with contextlib.suppress(ValueError):  # FTP's
+                time = datetime.strptime(value.partition(".")[0], "%Y%m%d%H%M%S")
+                return time.replace(tzinfo=UTC).timestamp()
     return None
+
+
+_CHANGED = (
+    *("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "modify"),
+    "created",
+)

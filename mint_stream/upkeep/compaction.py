@@ -15,7 +15,6 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,7 +38,7 @@ from mint_stream.output.generations import (
     record_of,
 )
 from mint_stream.output.lease import LeaseHeld
-from mint_stream.output.names import labels_name, rejects_name
+from mint_stream.output.names import labels_name, path_part, rejects_name
 from mint_stream.store.errors import ObjectMissing
 from mint_stream.store.store import Store
 
@@ -111,8 +110,8 @@ def _write(
     own: units to be read from their own files; the others are those of the record.
     """
     folder = f"{FOLDER}{number:08d}-{secrets.token_hex(4)}/"
-    labels = _Writer(store, f"{folder}labels/", file_rows)
-    rejects = _Writer(store, f"{folder}rejects/", file_rows)
+    labels = _Writer(store, f"{folder}labels/", file_rows, schema.LABELS)
+    rejects = _Writer(store, f"{folder}rejects/", file_rows, schema.REJECTS)
     facts: list[dict[str, object]] = []
     if record is not None:
         _take_over(store, record, labels, rejects)
@@ -135,7 +134,7 @@ def _write(
     rejected = {_unit(info.name) for info in store.list("rejects/")}
     for _, table in unit_tables(store, [unit for unit in own if unit in rejected], rejects_name):
         rejects.add("", placed(table, schema.REJECTS))
-    index = _Writer(store, f"{folder}units/", len(facts) + 1)
+    index = _Writer(store, f"{folder}units/", len(facts) + 1, UNITS)
     facts.sort(key=lambda fact: str(fact["unit"]))
     index.add("", pa.Table.from_pylist(facts, schema=UNITS))
     (of_units,) = index.close()
@@ -151,14 +150,13 @@ def _write(
 def _take_over(store: Store, record: Record, labels: _Writer, rejects: _Writer) -> None:
     """The rows of a record, partition by partition."""
     generation = record.generation
-    for folder, files, writer in (
-        ("labels/", generation.labels, labels),
-        ("rejects/", generation.rejects, rejects),
-    ):
-        for file in files:
-            place = file.name.partition(folder)[2].rpartition("/")[0]
-            table = pq.read_table(io.BytesIO(read_file(store, generation, file)))
-            writer.add(f"{place}/" if place else "", table)
+    for file in generation.labels:
+        table = pq.read_table(io.BytesIO(read_file(store, generation, file)))
+        # All of its rows lie in one place, which an older version may have named otherwise.
+        for place, _ in _by_day_and_camera(table.slice(0, 1)):
+            labels.add(place, table)
+    for file in generation.rejects:
+        rejects.add("", pq.read_table(io.BytesIO(read_file(store, generation, file))))
 
 
 def _shard_ends(store: Store) -> dict[str, int]:
@@ -192,8 +190,9 @@ def _by_day_and_camera(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     days = pc.strftime(table["timestamp"], "%Y-%m-%d").to_pylist()
     places: defaultdict[str, list[int]] = defaultdict(list)
     for at, (day, camera) in enumerate(zip(days, table["camera"].to_pylist(), strict=True)):
-        name = _NONE if camera is None else quote(camera, safe="")
-        places[f"date={day or _NONE}/camera={name}/"].append(at)
+        # Not `camera=`: the files have a column of that name, and with two of it many readers fail.
+        name = _NONE if camera is None else path_part(camera)
+        places[f"date={day or _NONE}/camera_folder={name}/"].append(at)
     for place, rows in places.items():
         yield place, table.take(pa.array(rows))
 
@@ -215,6 +214,8 @@ class _Writer:
     store: Store
     folder: str
     file_rows: int
+    fields: pa.Schema
+    """What every file has, be it null: many readers go by the first file that they find."""
     _pending: dict[str, list[pa.Table]] = field(default_factory=lambda: defaultdict(list))
     _rows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _open: dict[str, _Open] = field(default_factory=dict)
@@ -241,7 +242,8 @@ class _Writer:
     def _flush(self, place: str) -> None:
         if not self._pending[place]:
             return
-        table = pa.concat_tables(self._pending.pop(place), promote_options="default")
+        tables = [self.fields.empty_table(), *self._pending.pop(place)]
+        table = pa.concat_tables(tables, promote_options="default")
         self._rows[place] = 0
         if place in self._open and not self._open[place].writer.schema.equals(table.schema):
             self._finish(place)  # later units have other columns beside those of the schema
@@ -263,7 +265,8 @@ class _Writer:
         file = self._open.pop(place)
         file.writer.close()
         data = file.sink.getvalue()
-        self.store.create(file.name, data)
+        if not self.store.create(file.name, data):
+            raise CompactedError(f"{file.name} is there with other content: compact again")
         sha256 = hashlib.sha256(data).hexdigest()
         self._done.append(CompactFile(name=file.name, rows=file.rows, sha256=sha256))
 

@@ -36,6 +36,8 @@ class S3Server:
     access_key: str
     secret_key: str
     bucket: str = "tests"
+    public: str = "public"
+    """A bucket that is read without keys."""
 
     @property
     def port(self) -> int:
@@ -78,7 +80,8 @@ def serve(folder: Path) -> Iterator[S3Server]:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    everybody = {"name": "anonymous", "actions": ["Read:public", "List:public"]}
+    config.write_text(json.dumps({"identities": [identity, everybody]}))
     master, volume, filer, s3 = free_ports(4)
     command = [binary, "-logtostderr=true", "mini", f"-dir={folder / 'data'}", "-ip=127.0.0.1"]
     command += ["-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false", f"-s3.config={config}"]
@@ -156,8 +159,9 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log_fi
 
 def _sign_of_life(server: S3Server, client: botocore.client.BaseClient) -> None:
     exists = (client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou)
-    with contextlib.suppress(*exists):
-        client.create_bucket(Bucket=server.bucket)
+    for bucket in (server.bucket, server.public):
+        with contextlib.suppress(*exists):
+            client.create_bucket(Bucket=bucket)
     client.put_object(Bucket=server.bucket, Key="ready", Body=b"yes")
     assert client.get_object(Bucket=server.bucket, Key="ready")["Body"].read() == b"yes"
     client.delete_object(Bucket=server.bucket, Key="ready")

@@ -30,7 +30,16 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "out") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
 
 
+def test_an_output_that_is_not_there_is_no_empty_table(output: str) -> None:
+    for folder in (output, f"{output}/typo"):
+        for read in (read_labels, read_rejects):
+            with pytest.raises(StorageError, match=rf"no output of mint_stream at .*{folder[-8:]}"):
+                read(folder)
+        Store(output).write("other.txt", b"not an output either")
+
+
 def test_an_output_without_anything_gives_empty_tables_with_the_schema(output: str) -> None:
+    Store(output).write(schema.SETTINGS, b"{}")
     assert read_labels(output).schema.equals(schema.LABELS, check_metadata=True)
     assert read_rejects(output).schema.equals(schema.REJECTS, check_metadata=True)
     assert read_labels(output).num_rows == read_rejects(output).num_rows == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 from label_tables import labels_table, truth_table
@@ -126,7 +127,7 @@ def test_there_are_colours_in_a_terminal_only() -> None:
         ),
         ({"encoder": 3.0, "decode": 1.0, "commit": 9.0}, 1, "commits (90.0 % busy)"),
         ({"encoder": 18.0, "commit": 9.0}, 2, "labelers (90.0 % busy"),
-        ({"encoder": 9.0, "commit": 1.0}, 2, "frames, which the labelers (45.0 %"),
+        ({"encoder": 9.0, "decode": 8.0, "commit": 1.0}, 2, "frames, which the labelers (45.0 %"),
         # The encoder looks ahead: stages add up to more than the time there was.
         ({"encoder": 7.0, "bank": 5.0, "idle": 3.0}, 1, "frames, which the labelers (70.0 %"),
         ({"encoder": 9.5, "bank": 5.0, "idle": 0.5}, 1, "labelers (95.0 %"),
@@ -154,3 +155,30 @@ def test_the_bottleneck_is_what_was_busy_all_the_time(
 
 def test_a_run_that_labelled_nothing_has_no_bottleneck() -> None:
     assert bottleneck(RunSummary(output="/o", preset="paper", frames=0, units=0, seconds=3)) is None
+
+
+@pytest.mark.parametrize(
+    ("stages", "changes", "said"),
+    [
+        # 20 s of labelling after 80 s of start-up: neither GPUs nor CPUs would have helped.
+        ({"encoder": 19.0}, {"startup_s": 80.0}, "start-up (80 of 100 s)"),
+        ({"encoder": 1.0, "idle": 19.0}, {"startup_s": 80.0}, "start-up (80 of 100 s)"),
+        ({"encoder": 80.0}, {"startup_s": 20.0}, "labelers (100.0 %"),
+        # A camera that sends little is no reason for more CPUs.
+        ({"encoder": 3.0, "decode": 4.0, "idle": 87.0}, {"follow": True}, "none: labelers (3.3"),
+        ({"encoder": 0.1, "idle": 1.0}, {"follow": True, "startup_s": 98.0}, "none: labelers"),
+        ({"encoder": 85.0, "idle": 5.0}, {"follow": True}, "labelers (94.4 %"),
+        ({"encoder": 20.0, "decode": 80.0, "idle": 70.0}, {"follow": True}, "frames"),
+        ({"encoder": 9.0, "decode": 9.0, "idle": 80.0}, {}, "none: labelers (10.0 % busy) and"),
+        ({"encoder": 9.0, "decode": 70.0, "idle": 80.0}, {"labelers": 2}, "frames"),
+    ],
+)
+def test_a_run_that_mostly_started_or_waited_is_told_so(
+    stages: dict[str, float], changes: dict[str, Any], said: str
+) -> None:
+    summary = replace(RUN, seconds=100.0, startup_s=10.0, stage_seconds=stages)
+    found = bottleneck(replace(summary, **changes))
+    assert found is not None
+    assert found.startswith(said)
+    if not said.startswith("frames"):
+        assert "more CPUs" not in found

@@ -245,7 +245,7 @@ def test_a_process_that_is_killed_leaves_a_whole_output(output: str, tmp_path: P
         "compaction.Store = Dying\n"
         "compaction.compact(sys.argv[1])\n"
     )
-    for at in ("labels/date=2026-03-01/camera=north/part-00000.parquet", ".json"):
+    for at in ("labels/date=2026-03-01/camera_folder=north/part-00000.parquet", ".json"):
         done = subprocess.run([sys.executable, "-c", code, output, at], check=False)
         assert done.returncode == -9
         assert newest(Store(output)) is None
