@@ -15,9 +15,10 @@ from mint_stream.clip.model_files import model_identity, vision_shape
 from mint_stream.config import ConfigError
 from mint_stream.serving.banks.live import BankKeeper
 from mint_stream.serving.http.problems import RETRY_AFTER_S
+from mint_stream.serving.http.token import TOKEN_VARIABLE
 from mint_stream.serving.replica import Replica
 from mint_stream.serving.service import ServicePlan
-from mint_stream.serving.settings import TOKEN_VARIABLE, Settings, read_settings
+from mint_stream.serving.settings import Settings, read_settings
 from mint_stream.store.store import PREFLIGHT, Store
 
 MAX_ONGOING = 64

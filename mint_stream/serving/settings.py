@@ -2,7 +2,7 @@
 
     serve run mint_stream.serving:build_app labels=labels.txt bank=s3://cameras/labelled/bank
 
-Secrets are no settings: the token that clients must send is in the environment (`TOKEN_VARIABLE`).
+Secrets are no settings: the token that clients must send is in the environment (`http.token`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from mint_stream.config import (
     preset,
     require,
 )
-
-TOKEN_VARIABLE = "MINT_STREAM_TOKEN"
-"""Environment variable of the replicas: the bearer token that /v1 then asks for."""
 
 BUNDLED_LABELS = str(Path(BUNDLED).parent / "labels.txt")
 
@@ -91,6 +88,8 @@ class Settings(BaseModel):
     """In one request to /v1/labels:batch."""
     timeout_s: float = Field(30.0, gt=0)
     """From the request's first byte to its answer."""
+    body_timeout_s: float = Field(15.0, gt=0)
+    """For a request's body to arrive; less where others wait to send theirs."""
     require_token: bool = False
     """Refuse to start unless the environment holds a token."""
 

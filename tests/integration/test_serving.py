@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from mint_stream.config import PRESETS
 from mint_stream.output.read import read_labels
 from mint_stream.pipeline.bank_actor import start_bank_server
 from mint_stream.pipeline.run import run
-from mint_stream.serving.application import build_app, taught_bank
+from mint_stream.serving.application import MAX_ONGOING, build_app, taught_bank
 from mint_stream.serving.questions import Answer
 from mint_stream.serving.service import Asked, ServicePlan
 
@@ -313,6 +313,42 @@ def test_clients_that_go_away_block_nobody_and_leave_nothing_behind(served: Serv
         )
         assert answer.status_code == 200
         assert answer.json()["labelled"] == most
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Request-ID", "X-Session-ID", "serve_multiplexed_model_id", "User-Agent"]
+)
+@pytest.mark.parametrize("path", ["/healthz", "/v1/info", "/v1/label"])
+def test_a_byte_that_is_not_ascii_in_a_header_is_no_failure(
+    served: Served, path: str, name: str
+) -> None:
+    headers = [(name.encode(), b"caf\xe9"), (b"Content-Type", b"image/png")]
+    if path == "/v1/label":
+        answer = httpx2.post(served.url + path, content=tiny.png(0), headers=headers, timeout=60)
+    else:
+        answer = httpx2.get(served.url + path, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-request-id"].isascii()
+
+
+def test_unfinished_bodies_make_no_good_request_wait(served: Served) -> None:
+    """More than both replicas have places for, as many connections can be held open."""
+    begun = (
+        b"POST /v1/label HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+        b"Content-Length: 1000000\r\n\r\n" + tiny.png(0)[:100]
+    )
+    address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
+    with ExitStack() as held:
+        for _ in range(2 * MAX_ONGOING + 12):
+            held.enter_context(socket.create_connection(address)).sendall(begun)
+        started = time.monotonic()
+        for number in range(4):
+            answer = httpx2.post(
+                f"{served.url}/v1/label", content=tiny.png(number), headers=PNG, timeout=60
+            )
+            assert answer.status_code == 200, answer.text
+        took_s = time.monotonic() - started
+    assert took_s < served.plan.settings.timeout_s / 2
 
 
 def test_a_flood_is_answered_503_with_retry_after_and_the_rest_is_served(served: Served) -> None:

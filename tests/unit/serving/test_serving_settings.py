@@ -13,7 +13,8 @@ import yaml
 from mint_stream.config import ConfigError
 from mint_stream.serving.application import build_app, plan_service
 from mint_stream.serving.check import check_config, main
-from mint_stream.serving.settings import TOKEN_VARIABLE, Settings, read_settings
+from mint_stream.serving.http.token import TOKEN_VARIABLE
+from mint_stream.serving.settings import Settings, read_settings
 
 SERVE_YAML = Path(__file__).parents[3] / "infra" / "serve.yaml"
 
