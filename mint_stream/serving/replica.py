@@ -23,6 +23,7 @@ from mint_stream.serving.banks.follower import BankFollower
 from mint_stream.serving.banks.live import ActorWatch, KeptBank, find_bank
 from mint_stream.serving.banks.reader import BankReader
 from mint_stream.serving.banks.watch import BankWatch, CheckpointWatch
+from mint_stream.serving.exposure import check_exposure
 from mint_stream.serving.gate import AT_ONCE, Gate
 from mint_stream.serving.http.api import create_app
 from mint_stream.serving.questions import Outcome, Question
@@ -36,6 +37,8 @@ class Replica:
     def __init__(
         self, plan: ServicePlan, keeper: DeploymentHandle | None, threads: int | None
     ) -> None:
+        # Again: `serve run` builds the application before there is a Serve that listens anywhere.
+        check_exposure()
         self._answers = open_answers(plan, threads=threads, keeper=keeper)
         self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
         if threads:
@@ -136,8 +139,15 @@ def open_answers(
     reader = BankReader(labeler.adapter, settings.bank_scope)
     name = f"serve-{secrets.token_hex(4)}"
     if bank is not None:
-        shadow = settings.adapt == "shadow"
-        return TaughtAnswers(labeler, reader, bank, name=name, source=source, shadow=shadow)
+        return TaughtAnswers(
+            labeler,
+            reader,
+            bank,
+            name=name,
+            source=source,
+            shadow=settings.adapt == "shadow",
+            max_cameras=settings.max_cameras,
+        )
     watches, live = _watches(plan, name)
     follower = BankFollower(watches, reader, poll_s=settings.bank_poll_s)
     return ReadAnswers(reader, follower, wants=live.want if live else None)

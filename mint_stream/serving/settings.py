@@ -66,6 +66,9 @@ class Settings(BaseModel):
     adapt_budget: float | None = Field(None, gt=0, le=1)
     """Largest share of a replica's working time that adapting may take; None for as much as it
     needs. Images for which there is no time get the frozen answer."""
+    max_cameras: int = Field(64, ge=1)
+    """That have a bank of their own (`adapt` with `bank_scope: camera`): the banks are kept in
+    memory and in every checkpoint, and whoever sends requests names the cameras."""
     seed: int = 0
     """Of the random views and of the bank's start, with `adapt`."""
     checkpoint_every_s: float = Field(60.0, gt=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import psutil
 import pytest
@@ -27,6 +29,8 @@ from oracle import check_verified
 from places import Place
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.generated import serve_pb2
+from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 
 from mint_stream.bank.client import BankClient
 from mint_stream.config import PRESETS
@@ -313,6 +317,28 @@ def test_clients_that_go_away_block_nobody_and_leave_nothing_behind(served: Serv
         )
         assert answer.status_code == 200
         assert answer.json()["labelled"] == most
+
+
+def test_replicas_run_nothing_for_who_has_not_ray_s_token(served: Served, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    request = serve_pb2.ASGIRequest(pickled_request_metadata=pickle.dumps(Payload()))
+    listening = {
+        connection.laddr.port
+        for replica in served.replicas()
+        for connection in replica.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    codes = []
+    for port in sorted(listening):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with pytest.raises(grpc.RpcError) as raised:
+                ASGIServiceStub(channel).HandleRequest(request, timeout=20)
+            codes.append(raised.value.code())
+    assert grpc.StatusCode.UNAUTHENTICATED in codes, codes
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def _add_labelling(app: FastAPI, service: Service) -> None:
         *("unauthorized", "bad-request", "too-slow", "body-too-large", "image-too-large"),
         *("too-many-images", "unsupported-type", "bad-parameter", "no-image"),
         *("too-many-pixels", "image-unreadable", "internal", "busy", "bank-missing"),
-        *("bank-unreachable", "too-slow-answer"),
+        *("bank-unreachable", "too-slow-answer", "too-many-cameras"),
     )
 
     @app.post(
