@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from mint_stream.bank.client import Bank, BankClient
+from mint_stream.bank.live import find_live
 from mint_stream.labeler.config import LabelerConfig
 from mint_stream.labeler.labeler import MintLabeler
 from mint_stream.serving.answers import Answers, ReadAnswers, TaughtAnswers
@@ -28,6 +30,7 @@ from mint_stream.serving.gate import AT_ONCE, Gate
 from mint_stream.serving.http.api import create_app
 from mint_stream.serving.questions import Outcome, Question
 from mint_stream.serving.service import Service, ServicePlan
+from mint_stream.serving.settings import AUTO, Settings
 from mint_stream.store.store import Store
 
 
@@ -157,9 +160,7 @@ def _watches(plan: ServicePlan, name: str) -> tuple[Sequence[BankWatch], ActorWa
     settings, watches = plan.settings, list[BankWatch]()
     live = None
     if settings.bank_actor:
-        live = ActorWatch(
-            settings.bank_actor, settings.bank_namespace, reader=name, scope=settings.bank_scope
-        )
+        live = ActorWatch(partial(_bank_server, settings), reader=name, scope=settings.bank_scope)
         watches.append(live)
     if settings.bank_root is not None:
         watches.append(
@@ -173,11 +174,18 @@ def _watches(plan: ServicePlan, name: str) -> tuple[Sequence[BankWatch], ActorWa
     return watches, live
 
 
+def _bank_server(settings: Settings) -> tuple[str, str]:
+    """Name and namespace of the bank server that the settings mean."""
+    if settings.bank_actor == AUTO and settings.bank_root is not None:
+        return find_live(Store(settings.bank_root))
+    return settings.bank_actor or "", settings.bank_namespace
+
+
 def _taught_bank(plan: ServicePlan, keeper: DeploymentHandle | None) -> tuple[Bank, str]:
     settings = plan.settings
     if settings.bank_actor:
-        bank = find_bank(settings.bank_actor, settings.bank_namespace)
-        return bank, f"live bank server {settings.bank_actor}"
+        actor, namespace = _bank_server(settings)
+        return find_bank(actor, namespace), f"live bank server {actor}"
     assert keeper is not None, "build_app starts one for every bank that requests teach"
     kept: Any = KeptBank(keeper)
     return kept, f"bank server of this service, in {settings.bank}"

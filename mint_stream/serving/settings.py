@@ -26,6 +26,9 @@ from mint_stream.config import (
 
 BUNDLED_LABELS = str(Path(BUNDLED).parent / "labels.txt")
 
+AUTO = "auto"
+"""In place of the name of a bank server: the one that `bank` tells of."""
+
 Adapt = Literal["off", "shadow", "on"]
 
 
@@ -55,7 +58,8 @@ class Settings(BaseModel):
     bank: str | None = None
     """A run's output, or the `bank` folder in it: its newest checkpoint answers, and is watched."""
     bank_actor: str | None = None
-    """Name of the live bank server of a pipeline on the same cluster; goes before `bank`."""
+    """Name of the live bank server of a pipeline on the same cluster; goes before `bank`. `auto`:
+    that of the run that labels into `bank` now, and of the next one after it."""
     bank_namespace: str = "mint_stream"
     bank_scope: BankScope = "shared"
     """Of the live or own bank server; a checkpoint says it itself."""
@@ -119,6 +123,12 @@ class Settings(BaseModel):
             "adapt_budget",
             self.adapt_budget,
             "left out with adapt off",
+        )
+        require(
+            self.bank_actor != AUTO or self.bank is not None,
+            "bank_actor",
+            self.bank_actor,
+            "given with `bank`, where runs say what their bank server is called",
         )
         if self.adapt != "off":
             require(method.adapts, "adapt", self.adapt, f"off with preset {method.name!r}")

@@ -33,6 +33,7 @@ from ray.serve.generated import serve_pb2
 from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 
 from mint_stream.bank.client import BankClient
+from mint_stream.bank.live import announce, withdraw
 from mint_stream.config import PRESETS
 from mint_stream.output.read import read_labels
 from mint_stream.pipeline.bank_actor import start_bank_server
@@ -40,6 +41,7 @@ from mint_stream.pipeline.run import run
 from mint_stream.serving.application import MAX_ONGOING, build_app, taught_bank
 from mint_stream.serving.questions import Answer
 from mint_stream.serving.service import Asked, ServicePlan
+from mint_stream.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -467,13 +469,14 @@ def test_a_live_bank_is_taken_over_under_load_and_the_checkpoint_when_it_ends(
     plan = world.plan(
         served.place.assets,
         bank=f"{served.place.output}/bank",
-        bank_actor="bank-live",
+        bank_actor="auto",
         bank_poll_s=0.1,
     )
     kept = world.with_settings(plan, bank=f"{place.output}/bank")
     bank = start_bank_server(taught_bank(kept), namespace="mint_stream", name="bank-live")
     stored = served.plan.settings.bank_root
     assert stored is not None
+    announce(Store(stored), "bank-live", "mint_stream")
     newest = checkpoint_seq(stored)
     serve.delete("serving")
     try:
@@ -495,6 +498,7 @@ def test_a_live_bank_is_taken_over_under_load_and_the_checkpoint_when_it_ends(
         assert load.seqs == {0, 1, 2, 3, newest}
     finally:
         bank.stop()
+        withdraw(Store(stored), "bank-live")
 
 
 def checkpoint_seq(root: str) -> int:
