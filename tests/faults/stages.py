@@ -28,7 +28,12 @@ from mint_stream.store.store import RetryPolicy, Store
 FRAMES = 32
 """Frames in each shard of the input."""
 
-_CREATED = {"rejects/": "rejects", "bank/log/": "log", "labels/": "labels"}
+_CREATED = {
+    "rejects/": "rejects",
+    "bank/log/": "log",
+    "labels/": "labels",
+    "relabelled/": "relabelled",
+}
 _WRITTEN = {".parquet": "checkpoint", ".json": "manifest"}
 
 
