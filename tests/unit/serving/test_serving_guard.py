@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import serving_world as world
 import tiny
@@ -69,8 +67,9 @@ def taught(plan: ServicePlan, verdict: str, of_each_class: list[int]) -> LocalBa
     labeler.bank = BankClient(bank)
     guard = ""
     for number, images in enumerate(stream(verdict, of_each_class)):
-        labels = labeler.label_unit(world.unit(f"u{number}", images))["labels"]
-        guard = pq.read_table(io.BytesIO(labels))["guard"][0].as_py()
+        predictions = labeler.answer(world.unit(f"u{number}", images)).predictions
+        assert predictions is not None
+        guard = predictions[0].guard
     assert guard == verdict
     return bank
 
