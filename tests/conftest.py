@@ -32,6 +32,8 @@ def cluster(s3_server: S3Server) -> Iterator[None]:
         environment.setenv("PYTHONPATH", os.pathsep.join([*own, os.environ.get("PYTHONPATH", ".")]))
         use_environment(environment, s3_server.environment())
         environment.setenv("OMP_NUM_THREADS", "1")
+        front = "mint_stream.serving.http.front:middlewares"
+        environment.setenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", front)
         ray.init(include_dashboard=False, logging_level="ERROR")
         yield
         ray.shutdown()

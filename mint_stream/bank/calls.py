@@ -24,6 +24,11 @@ class BankCalls:
     def _call(self, method: str, *arguments: Any) -> Any:
         """Call `method` of the server. Raises what it raises; `BankError` if it is out of reach."""
 
+    def scopes(self) -> frozenset[str]:
+        """See `BankLedger.scopes`."""
+        answer: frozenset[str] = self._call("scopes")
+        return answer
+
     def pull(self, unit: str) -> Position:
         """See `BankLedger.pull`."""
         answer: Position = self._call("pull", unit)

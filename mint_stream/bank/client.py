@@ -39,6 +39,10 @@ _RESTARTS = 20
 class Bank(Protocol):
     """Who holds the ledger: `ledger` says what each call means, and in which order they come."""
 
+    def scopes(self) -> frozenset[str]:
+        """Those that have a bank of their own by now."""
+        ...
+
     def pull(self, unit: str) -> Position:
         """Start a labeler on `unit`."""
         ...

@@ -131,6 +131,10 @@ class BankLedger:
         """Committed merges that are not in `durable` yet."""
         return sum(merge.committed for merge in self._merges)
 
+    def scopes(self) -> frozenset[str]:
+        """Those that have a bank of their own by now, committed or not."""
+        return frozenset(self.live.states)
+
     def pull(self, unit: str) -> Position:
         """Start a labeler on `unit`. An uncommitted merge of `unit` is taken out.
 

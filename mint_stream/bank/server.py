@@ -114,6 +114,11 @@ class BankServer:
         """Write checkpoints every `checkpoint_every_s` from now on, until `finish`."""
         threading.Thread(target=self._keep_time, name="bank-clock", daemon=True).start()
 
+    def scopes(self) -> frozenset[str]:
+        """See `BankLedger.scopes`."""
+        with self._lock:
+            return self._opened().scopes()
+
     def pull(self, unit: str) -> Position:
         """See `BankLedger.pull`."""
         with self._lock:

@@ -215,6 +215,7 @@ def label(config: RunConfig, console: Console, *, quiet: bool, log_json: bool = 
             config,
             on_start=progress.start,
             on_commit=progress.update,
+            on_bank=progress.bank,
             handle_signals=True,
             log_json=log_json,
         )

@@ -42,6 +42,10 @@ class ImageError(ValueError):
     """An image that cannot be decoded. The message says why, for a person."""
 
 
+class TooManyPixels(ImageError):
+    """An image that is not decoded because it is too large; smaller it would be."""
+
+
 @dataclass(frozen=True)
 class DecodedImage:
     """An upright RGB image, with the size of the stored one (after rotation, before reduction)."""
@@ -70,7 +74,7 @@ def decode(
         with _open(data) as image:
             stored = image.size
             if stored[0] * stored[1] > max_pixels:
-                raise ImageError(_too_large(*stored, max_pixels))
+                raise TooManyPixels(_too_large(*stored, max_pixels))
             drafted = _draft(image, min_short_side)
             image.load()
             # Asked only now: Pillow turns TIFFs while it loads them, and then says so here.
@@ -84,7 +88,7 @@ def decode(
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"the image is too large to decode: {error}") from error
+        raise TooManyPixels(f"the image is too large to decode: {error}") from error
     except MemoryError as error:
         raise ImageError("the image does not fit into memory") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:

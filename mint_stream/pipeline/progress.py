@@ -68,6 +68,11 @@ class RunProgress:
         text = f"{left} left; loading the model." if shards_left else "Nothing is left to label."
         self._console.print(text, highlight=False)
 
+    def bank(self, name: str) -> None:
+        """Say under which name a service on this cluster finds the bank."""
+        if not self._quiet:
+            self._console.print(f"The live bank is {name} (docs/serving.md).", highlight=False)
+
     def update(self, counts: Counts) -> None:
         """Show the counts after another unit."""
         now = time.monotonic()
@@ -101,6 +106,11 @@ class LoggedProgress:
         """Say what is there already."""
         if not self._quiet:
             log.info("run started", extra={"frames_done": done, "shards_left": shards_left})
+
+    def bank(self, name: str) -> None:
+        """Say under which name a service on this cluster finds the bank."""
+        if not self._quiet:
+            log.info("bank server started", extra={"bank_actor": name})
 
     def update(self, counts: Counts) -> None:
         """Say the counts after another unit."""

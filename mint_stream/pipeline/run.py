@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import ray
 from ray.exceptions import RayActorError
 
+from mint_stream.bank import live
 from mint_stream.bank.ledger import BankError
 from mint_stream.bank.log import RestoreError
 from mint_stream.clip.device import check_in_actor
@@ -54,6 +55,7 @@ class Run:
     Args:
         on_start: called once with (frames already done, shards left).
         on_commit: called after each committed unit with the tally so far.
+        on_bank: called with the name of the live bank server, where there is one.
     """
 
     config: RunConfig
@@ -64,11 +66,13 @@ class Run:
     """Take SIGTERM and Ctrl-C as requests to stop in an orderly way while labelling."""
     log_json: bool = False
     """Have Ray format the log lines of all processes as JSON."""
+    on_bank: Callable[[str], None] = lambda name: None
     origin: Origin = field(init=False)
     _stopped: str | None = None
     _lease_lost: bool = False
     _ended: threading.Event = field(default_factory=threading.Event)
     _control: RemoteControl | None = None
+    _bank_name: str = ""
     _units_before: int = 0
     _frames_before: int = 0
 
@@ -152,6 +156,7 @@ class Run:
         finally:
             if bank is not None:
                 bank.stop()
+                live.withdraw(self.prepared.store, self._bank_name)
             metrics.end()
             self.origin.leave()
         return seq
@@ -160,7 +165,11 @@ class Run:
         bank = run_bank(self.config, self.prepared)
         # A name of its own: several runs may share a cluster.
         name = f"bank-{secrets.token_hex(4)}"
-        return start_bank_server(bank, namespace=NAMESPACE, name=name, origin=self.origin)
+        server = start_bank_server(bank, namespace=NAMESPACE, name=name, origin=self.origin)
+        live.announce(self.prepared.store, name, NAMESPACE)
+        self._bank_name = name
+        self.on_bank(name)
+        return server
 
     def _units(
         self, left: list[ShardTask], bank: RemoteBank | None, tally: Tally
@@ -229,12 +238,13 @@ def prepare_run(
     *,
     on_start: Callable[[int, int], None] = lambda done, left: None,
     on_commit: Callable[[Tally], None] = lambda tally: None,
+    on_bank: Callable[[str], None] = lambda name: None,
     handle_signals: bool = False,
     log_json: bool = False,
 ) -> Run:
     """Check everything that can be checked before a model is loaded; then `execute` it."""
     check_in_actor(config.model.device)
-    return Run(config, prepare(config), on_start, on_commit, handle_signals, log_json)
+    return Run(config, prepare(config), on_start, on_commit, handle_signals, log_json, on_bank)
 
 
 def run(config: RunConfig) -> RunSummary:

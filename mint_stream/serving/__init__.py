@@ -9,6 +9,18 @@
 
 from __future__ import annotations
 
-from mint_stream.serving.application import build_app
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mint_stream.serving.application import build_app
 
 __all__ = ["build_app"]
+
+
+def __getattr__(name: str) -> Any:
+    # Only when it is asked for: Serve's proxy imports `http.front`, and no model.
+    if name != "build_app":
+        raise AttributeError(f"module 'mint_stream.serving' has no attribute {name!r}")
+    from mint_stream.serving.application import build_app
+
+    return build_app

@@ -18,7 +18,7 @@ from mint_stream.bank.client import Bank
 from mint_stream.bank.ledger import BankError
 from mint_stream.bank.log import RestoreError
 from mint_stream.input.units import DecodedFrame, Unit
-from mint_stream.labeler.labeler import AnsweredUnit, MintLabeler
+from mint_stream.labeler.labeler import SHARED, AnsweredUnit, MintLabeler
 from mint_stream.method.bank_state import BankState as BankNumbers
 from mint_stream.method.bank_state import BankUpdateError
 from mint_stream.serving.banks.follower import BankFollower, BankState
@@ -101,6 +101,7 @@ class TaughtAnswers:
 
     reader: over the labeler's own adapter, without banks: it gives the frozen top-k.
     name: of this replica's units, unique for every start.
+    max_cameras: that may have a bank of their own; images of others are refused.
     """
 
     def __init__(
@@ -112,10 +113,11 @@ class TaughtAnswers:
         name: str,
         source: str,
         shadow: bool,
+        max_cameras: int,
     ) -> None:
         self.reader = reader
         self._labeler, self._bank, self._name = labeler, bank, name
-        self._source, self._shadow = source, shadow
+        self._source, self._shadow, self._max_cameras = source, shadow, max_cameras
         self._units = 0
         self._scopes: dict[str, BankNumbers] = {}
         self._state = BankState()
@@ -141,6 +143,39 @@ class TaughtAnswers:
 
     def answer(self, questions: Sequence[Question]) -> list[Outcome]:
         """See `Answers`."""
+        try:
+            refused = self._refused({question.camera for question in questions} - {None, SHARED})
+        except (BankError, StorageError, RestoreError) as error:
+            return self._out_of_reach(questions, error)
+        rest = [question for question in questions if question.camera not in refused]
+        answers = iter(self._teach(rest) if rest else ())
+        return [
+            too_many_cameras(question.camera, self._max_cameras)
+            if question.camera in refused
+            else next(answers)
+            for question in questions
+        ]
+
+    def _refused(self, cameras: set[str | None]) -> set[str | None]:
+        """Those of `cameras` for which there is no room for another bank."""
+        if self.reader.banks.scope != "camera" or cameras <= self._scopes.keys():
+            return set()
+        there = {*self._bank.scopes(), *self._scopes} - {SHARED}
+        new = sorted(str(camera) for camera in cameras - there)
+        return set(new[max(0, self._max_cameras - len(there)) :])
+
+    def _out_of_reach(self, questions: Sequence[Question], error: Exception) -> list[Outcome]:
+        self._error = str(error)
+        log.warning("a batch was not answered: %s", error)
+        problem = Problem(
+            "bank-unreachable",
+            "requests teach the bank here, and it could not take part",
+            "Try again; if it lasts, see last_error in /v1/bank, or serve with adapt: off.",
+        )
+        return [problem] * len(questions)
+
+    def _teach(self, questions: Sequence[Question]) -> list[Outcome]:
+        """Adapted to, merged, answered: an outcome for each question, in order."""
         self._units += 1
         unit = f"{self._name}-{self._units:010d}"
         try:
@@ -153,14 +188,7 @@ class TaughtAnswers:
             self._error = None
             return outcomes
         except (BankError, StorageError, RestoreError, BankUpdateError) as error:
-            self._error = str(error)
-            log.warning("a batch was not answered: %s", error)
-            problem = Problem(
-                "bank-unreachable",
-                "requests teach the bank here, and it could not take part",
-                "Try again; if it lasts, see last_error in /v1/bank, or serve with adapt: off.",
-            )
-            return [problem] * len(questions)
+            return self._out_of_reach(questions, error)
         except Exception:
             log.exception("a batch of %d images failed", len(questions))
             return [internal()] * len(questions)
@@ -225,6 +253,15 @@ def bank_missing(why: str) -> Problem:
         "bank-missing",
         f"the bank has not been read yet: {why}",
         "Wait for the pipeline's first checkpoint, or correct `bank`; /readyz says when it is.",
+    )
+
+
+def too_many_cameras(camera: str | None, limit: int) -> Problem:
+    """A camera that would need a bank of its own, and there are `limit` already."""
+    return Problem(
+        "too-many-cameras",
+        f"the camera {camera!r} has no bank yet, and there are {limit} already",
+        "Send the name of a camera that is known, or none; or serve with a larger max_cameras.",
     )
 
 

@@ -15,10 +15,12 @@ from mint_stream.clip.model_files import model_identity, vision_shape
 from mint_stream.clip.name_length import check_name_length
 from mint_stream.config import ConfigError
 from mint_stream.serving.banks.live import BankKeeper
+from mint_stream.serving.exposure import check_exposure
 from mint_stream.serving.http.problems import RETRY_AFTER_S
+from mint_stream.serving.http.token import TOKEN_VARIABLE
 from mint_stream.serving.replica import Replica
 from mint_stream.serving.service import ServicePlan
-from mint_stream.serving.settings import TOKEN_VARIABLE, Settings, read_settings
+from mint_stream.serving.settings import Settings, read_settings
 from mint_stream.store.store import PREFLIGHT, Store
 
 MAX_ONGOING = 64
@@ -38,6 +40,7 @@ def build_app(arguments: dict[str, Any]) -> Application:
     Raises `ConfigError` or `StorageError` with one line that names the argument and the remedy.
     """
     settings = read_settings(arguments)
+    check_exposure()
     plan = plan_service(settings)
     replica = serve.deployment(serve.ingress()(Replica)).options(
         name=REPLICA,

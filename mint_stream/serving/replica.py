@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from mint_stream.bank.client import Bank, BankClient
+from mint_stream.bank.live import find_live
 from mint_stream.labeler.config import LabelerConfig
 from mint_stream.labeler.labeler import MintLabeler
 from mint_stream.serving.answers import Answers, ReadAnswers, TaughtAnswers
@@ -23,10 +25,12 @@ from mint_stream.serving.banks.follower import BankFollower
 from mint_stream.serving.banks.live import ActorWatch, KeptBank, find_bank
 from mint_stream.serving.banks.reader import BankReader
 from mint_stream.serving.banks.watch import BankWatch, CheckpointWatch
+from mint_stream.serving.exposure import check_exposure
 from mint_stream.serving.gate import AT_ONCE, Gate
 from mint_stream.serving.http.api import create_app
 from mint_stream.serving.questions import Outcome, Question
 from mint_stream.serving.service import Service, ServicePlan
+from mint_stream.serving.settings import AUTO, Settings
 from mint_stream.store.store import Store
 
 
@@ -36,6 +40,8 @@ class Replica:
     def __init__(
         self, plan: ServicePlan, keeper: DeploymentHandle | None, threads: int | None
     ) -> None:
+        # Again: `serve run` builds the application before there is a Serve that listens anywhere.
+        check_exposure()
         self._answers = open_answers(plan, threads=threads, keeper=keeper)
         self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
         if threads:
@@ -136,8 +142,15 @@ def open_answers(
     reader = BankReader(labeler.adapter, settings.bank_scope)
     name = f"serve-{secrets.token_hex(4)}"
     if bank is not None:
-        shadow = settings.adapt == "shadow"
-        return TaughtAnswers(labeler, reader, bank, name=name, source=source, shadow=shadow)
+        return TaughtAnswers(
+            labeler,
+            reader,
+            bank,
+            name=name,
+            source=source,
+            shadow=settings.adapt == "shadow",
+            max_cameras=settings.max_cameras,
+        )
     watches, live = _watches(plan, name)
     follower = BankFollower(watches, reader, poll_s=settings.bank_poll_s)
     return ReadAnswers(reader, follower, wants=live.want if live else None)
@@ -147,9 +160,7 @@ def _watches(plan: ServicePlan, name: str) -> tuple[Sequence[BankWatch], ActorWa
     settings, watches = plan.settings, list[BankWatch]()
     live = None
     if settings.bank_actor:
-        live = ActorWatch(
-            settings.bank_actor, settings.bank_namespace, reader=name, scope=settings.bank_scope
-        )
+        live = ActorWatch(partial(_bank_server, settings), reader=name, scope=settings.bank_scope)
         watches.append(live)
     if settings.bank_root is not None:
         watches.append(
@@ -163,11 +174,18 @@ def _watches(plan: ServicePlan, name: str) -> tuple[Sequence[BankWatch], ActorWa
     return watches, live
 
 
+def _bank_server(settings: Settings) -> tuple[str, str]:
+    """Name and namespace of the bank server that the settings mean."""
+    if settings.bank_actor == AUTO and settings.bank_root is not None:
+        return find_live(Store(settings.bank_root))
+    return settings.bank_actor or "", settings.bank_namespace
+
+
 def _taught_bank(plan: ServicePlan, keeper: DeploymentHandle | None) -> tuple[Bank, str]:
     settings = plan.settings
     if settings.bank_actor:
-        bank = find_bank(settings.bank_actor, settings.bank_namespace)
-        return bank, f"live bank server {settings.bank_actor}"
+        actor, namespace = _bank_server(settings)
+        return find_bank(actor, namespace), f"live bank server {actor}"
     assert keeper is not None, "build_app starts one for every bank that requests teach"
     kept: Any = KeptBank(keeper)
     return kept, f"bank server of this service, in {settings.bank}"

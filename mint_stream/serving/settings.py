@@ -3,7 +3,7 @@
     serve run mint_stream.serving:build_app model=ViT-B-16 weights=laion2b_s34b_b88k \
         labels=labels.txt bank=s3://cameras/labelled/bank
 
-Secrets are no settings: the token that clients must send is in the environment (`TOKEN_VARIABLE`).
+Secrets are no settings: the token that clients must send is in the environment (`http.token`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mint_stream.config import (
     require,
 )
 
-TOKEN_VARIABLE = "MINT_STREAM_TOKEN"
-"""Environment variable of the replicas: the bearer token that /v1 then asks for."""
+AUTO = "auto"
+"""In place of the name of a bank server: the one that `bank` tells of."""
 
 Adapt = Literal["off", "shadow", "on"]
 
@@ -59,7 +59,8 @@ class Settings(BaseModel):
     bank: str | None = None
     """A run's output, or the `bank` folder in it: its newest checkpoint answers, and is watched."""
     bank_actor: str | None = None
-    """Name of the live bank server of a pipeline on the same cluster; goes before `bank`."""
+    """Name of the live bank server of a pipeline on the same cluster; goes before `bank`. `auto`:
+    that of the run that labels into `bank` now, and of the next one after it."""
     bank_namespace: str = "mint_stream"
     bank_scope: BankScope = "shared"
     """Of the live or own bank server; a checkpoint says it itself."""
@@ -70,6 +71,9 @@ class Settings(BaseModel):
     adapt_budget: float | None = Field(None, gt=0, le=1)
     """Largest share of a replica's working time that adapting may take; None for as much as it
     needs. Images for which there is no time get the frozen answer."""
+    max_cameras: int = Field(64, ge=1)
+    """That have a bank of their own (`adapt` with `bank_scope: camera`): the banks are kept in
+    memory and in every checkpoint, and whoever sends requests names the cameras."""
     seed: int = 0
     """Of the random views and of the bank's start, with `adapt`."""
     checkpoint_every_s: float = Field(60.0, gt=0)
@@ -92,6 +96,8 @@ class Settings(BaseModel):
     """In one request to /v1/labels:batch."""
     timeout_s: float = Field(30.0, gt=0)
     """From the request's first byte to its answer."""
+    body_timeout_s: float = Field(15.0, gt=0)
+    """For a request's body to arrive; less where others wait to send theirs."""
     require_token: bool = False
     """Refuse to start unless the environment holds a token."""
 
@@ -119,6 +125,12 @@ class Settings(BaseModel):
             "adapt_budget",
             self.adapt_budget,
             "left out with adapt off",
+        )
+        require(
+            self.bank_actor != AUTO or self.bank is not None,
+            "bank_actor",
+            self.bank_actor,
+            "given with `bank`, where runs say what their bank server is called",
         )
         if self.adapt != "off":
             require(method.adapts, "adapt", self.adapt, f"off with preset {method.name!r}")

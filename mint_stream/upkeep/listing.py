@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from mint_stream.bank.files import LOG_FOLDER, BankFileError, LogName
+from mint_stream.bank.live import LIVE
 from mint_stream.input.grid import shard_of
 from mint_stream.output.generations import FILE, MANIFEST, RECORD, Record, RecordError, read_record
 from mint_stream.store.store import Store
@@ -17,7 +18,7 @@ _OF_UNITS = re.compile(
 )
 _CHECKPOINT = re.compile(r"bank/checkpoints/[0-9]{12,}-[0-9a-f]{12}\.(parquet|json)")
 _PROBE = re.compile(r"\.mint-stream-probe-[0-9a-f]{16}")
-_SINGLE = {"run.json", "lease.json", "costs.jsonl"}
+_SINGLE = {"run.json", "lease.json", "costs.jsonl", LIVE}
 
 
 @dataclass
@@ -48,7 +49,8 @@ class Listing:
     foreign: list[str] = field(default_factory=list)
     """Names that no run writes."""
     single: set[str] = field(default_factory=set)
-    """Of `run.json`, `lease.json` and `costs.jsonl` (an evaluation's), those that are there."""
+    """Of `run.json`, `lease.json`, `bank/live.json` and `costs.jsonl` (an evaluation's), those that
+    are there."""
     compact: list[str] = field(default_factory=list)
     """Names in `compact/`: generations and their files."""
     size_bytes: int = 0

@@ -16,7 +16,7 @@ from kills import Plan
 
 from mint_stream.bank.exchange import MergeAnswer, Position, Restarted
 from mint_stream.input.grid import unit_start
-from mint_stream.input.units import ReadConfig
+from mint_stream.input.units import ReadConfig, Unit
 from mint_stream.method.bank_state import Update
 from mint_stream.pipeline import dataset
 from mint_stream.pipeline.bank_actor import RemoteBank
@@ -28,7 +28,12 @@ from mint_stream.store.store import RetryPolicy, Store
 FRAMES = 32
 """Frames in each shard of the input."""
 
-_CREATED = {"rejects/": "rejects", "bank/log/": "log", "labels/": "labels"}
+_CREATED = {
+    "rejects/": "rejects",
+    "bank/log/": "log",
+    "labels/": "labels",
+    "relabelled/": "relabelled",
+}
 _WRITTEN = {".parquet": "checkpoint", ".json": "manifest"}
 
 
@@ -140,6 +145,6 @@ class DyingLabelUnits(dataset.LabelUnits):
 
 def _first_number(parcel: pa.Table, unit_size: int) -> int:
     """The number of a parcel's first unit among all: the shards have FRAMES each."""
-    unit = next(unpack(parcel))
-    shard = int(unit["shard"].rpartition("/")[2].removesuffix(".tar"))
-    return (shard * FRAMES + unit_start(unit["unit"])) // unit_size
+    unit = next(unpack(Unit, parcel))
+    shard = int(unit.shard.rpartition("/")[2].removesuffix(".tar"))
+    return (shard * FRAMES + unit_start(unit.unit)) // unit_size

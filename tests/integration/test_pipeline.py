@@ -10,15 +10,19 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
+import ray
 from forged import refuse_third_unit
-from oracle import Output, check_bank, check_frames, check_same
+from oracle import Output, check_bank, check_frames, check_same, check_verified
 from places import Place
 from tiny import CLASSES, METHOD, members, parquet, png, put, put_tars, tar
 
+from mint_stream.bank.ledger import BankError
+from mint_stream.bank.live import find_live
 from mint_stream.config import PRESETS, ModelConfig
 from mint_stream.output.read import read_labels, read_rejects
-from mint_stream.pipeline.run import prepare_run
+from mint_stream.pipeline.run import NAMESPACE, prepare_run
 from mint_stream.pipeline.summary import BESIDE, RunFailed
+from mint_stream.serving.banks.live import find_bank
 from mint_stream.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -266,6 +270,32 @@ def test_the_frozen_preset_keeps_no_bank(local: Place) -> None:
     assert not output.logs
     assert not output.checkpoints
     assert all(row["label"] == row["source_label"] for row in output.label_rows)
+
+
+def test_the_live_bank_is_told_and_reached_by_that_name_while_the_run_goes_on(
+    local: Place,
+) -> None:
+    put_tars(local.input, shards=1, frames=8)
+    store, told, reached = Store(local.output), list[str](), list[int]()
+
+    @ray.remote(num_cpus=0)
+    def seq_of_the_live_bank() -> int:
+        return find_bank(*find_live(store)).status().seq
+
+    def look(name: str) -> None:
+        told.append(name)
+        assert find_live(store) == (name, NAMESPACE)
+        # From another process, as a replica does.
+        reached.append(ray.get(seq_of_the_live_bank.remote()))
+
+    for frames in (4, 8):
+        prepare_run(local.config(limit=frames), on_bank=look).execute()
+        with pytest.raises(BankError, match="no run labels into"):
+            find_live(store)
+    assert len(set(told)) == 2
+    # The second continues the bank of the first, one merge a unit.
+    assert reached == [0, 1]
+    check_verified(local.output)
 
 
 def test_a_store_that_refuses_in_the_middle_ends_the_run_with_one_line(local: Place) -> None:

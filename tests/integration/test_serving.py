@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -12,11 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import psutil
 import pytest
@@ -27,15 +29,19 @@ from oracle import check_verified
 from places import Place
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.generated import serve_pb2
+from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 
 from mint_stream.bank.client import BankClient
+from mint_stream.bank.live import announce, withdraw
 from mint_stream.config import PRESETS
 from mint_stream.output.read import read_labels
 from mint_stream.pipeline.bank_actor import start_bank_server
 from mint_stream.pipeline.run import run
-from mint_stream.serving.application import build_app, taught_bank
+from mint_stream.serving.application import MAX_ONGOING, build_app, taught_bank
 from mint_stream.serving.questions import Answer
 from mint_stream.serving.service import Asked, ServicePlan
+from mint_stream.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -315,6 +321,64 @@ def test_clients_that_go_away_block_nobody_and_leave_nothing_behind(served: Serv
         assert answer.json()["labelled"] == most
 
 
+def test_replicas_run_nothing_for_who_has_not_ray_s_token(served: Served, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    request = serve_pb2.ASGIRequest(pickled_request_metadata=pickle.dumps(Payload()))
+    listening = {
+        connection.laddr.port
+        for replica in served.replicas()
+        for connection in replica.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    codes = []
+    for port in sorted(listening):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with pytest.raises(grpc.RpcError) as raised:
+                ASGIServiceStub(channel).HandleRequest(request, timeout=20)
+            codes.append(raised.value.code())
+    assert grpc.StatusCode.UNAUTHENTICATED in codes, codes
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Request-ID", "X-Session-ID", "serve_multiplexed_model_id", "User-Agent"]
+)
+@pytest.mark.parametrize("path", ["/healthz", "/v1/info", "/v1/label"])
+def test_a_byte_that_is_not_ascii_in_a_header_is_no_failure(
+    served: Served, path: str, name: str
+) -> None:
+    headers = [(name.encode(), b"caf\xe9"), (b"Content-Type", b"image/png")]
+    if path == "/v1/label":
+        answer = httpx2.post(served.url + path, content=tiny.png(0), headers=headers, timeout=60)
+    else:
+        answer = httpx2.get(served.url + path, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-request-id"].isascii()
+
+
+def test_unfinished_bodies_make_no_good_request_wait(served: Served) -> None:
+    """More than both replicas have places for, as many connections can be held open."""
+    begun = (
+        b"POST /v1/label HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+        b"Content-Length: 1000000\r\n\r\n" + tiny.png(0)[:100]
+    )
+    address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
+    with ExitStack() as held:
+        for _ in range(2 * MAX_ONGOING + 12):
+            held.enter_context(socket.create_connection(address)).sendall(begun)
+        started = time.monotonic()
+        for number in range(4):
+            answer = httpx2.post(
+                f"{served.url}/v1/label", content=tiny.png(number), headers=PNG, timeout=60
+            )
+            assert answer.status_code == 200, answer.text
+        took_s = time.monotonic() - started
+    assert took_s < served.plan.settings.timeout_s / 2
+
+
 def test_a_flood_is_answered_503_with_retry_after_and_the_rest_is_served(served: Served) -> None:
     answers: list[httpx2.Response] = []
 
@@ -405,13 +469,14 @@ def test_a_live_bank_is_taken_over_under_load_and_the_checkpoint_when_it_ends(
     plan = world.plan(
         served.place.assets,
         bank=f"{served.place.output}/bank",
-        bank_actor="bank-live",
+        bank_actor="auto",
         bank_poll_s=0.1,
     )
     kept = world.with_settings(plan, bank=f"{place.output}/bank")
     bank = start_bank_server(taught_bank(kept), namespace="mint_stream", name="bank-live")
     stored = served.plan.settings.bank_root
     assert stored is not None
+    announce(Store(stored), "bank-live", "mint_stream")
     newest = checkpoint_seq(stored)
     serve.delete("serving")
     try:
@@ -433,6 +498,7 @@ def test_a_live_bank_is_taken_over_under_load_and_the_checkpoint_when_it_ends(
         assert load.seqs == {0, 1, 2, 3, newest}
     finally:
         bank.stop()
+        withdraw(Store(stored), "bank-live")
 
 
 def checkpoint_seq(root: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import tiny
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from mint_stream.bank import checkpoint
 from mint_stream.config import PRESETS, as_dict
@@ -87,6 +88,13 @@ async def ask(
     made: Service, image: bytes, *, body_may_be_read: bool = True
 ) -> tuple[int, dict[str, str], bytes]:
     """POST `image` as ASGI, in the running loop: status, headers, body."""
+    return await ask_app(create_app(made), image, body_may_be_read=body_may_be_read)
+
+
+async def ask_app(
+    app: ASGIApp, image: bytes, *, body_may_be_read: bool = True
+) -> tuple[int, dict[str, str], bytes]:
+    """As `ask`, of an application that there is."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -110,7 +118,7 @@ async def ask(
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
     }
-    await create_app(made)(scope, receive, send)
+    await app(scope, receive, send)
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
 

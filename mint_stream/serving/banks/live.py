@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -46,11 +46,16 @@ def find_bank(name: str, namespace: str) -> RemoteBank:
 
 
 class ActorWatch:
-    """`LiveWatch` over a bank server that may come and go."""
+    """`LiveWatch` over a bank server that may come and go.
 
-    def __init__(self, name: str, namespace: str, *, reader: str, scope: BankScope) -> None:
-        self._name, self._namespace = name, namespace
-        self._reader, self._scope = reader, scope
+    where: its name and namespace, asked for whenever there is none to follow. Raises `BankError`
+    or `StorageError` where it is not known.
+    """
+
+    def __init__(
+        self, where: Callable[[], tuple[str, str]], *, reader: str, scope: BankScope
+    ) -> None:
+        self._where, self._reader, self._scope = where, reader, scope
         self._watch: LiveWatch | None = None
         self._wanted: set[str] = set()
 
@@ -63,8 +68,8 @@ class ActorWatch:
     def news(self) -> BankNews | None:
         """See `LiveWatch.news`."""
         if self._watch is None:
-            client = BankClient(find_bank(self._name, self._namespace))
-            source = f"live bank server {self._name}"
+            name, namespace = self._where()
+            client, source = BankClient(find_bank(name, namespace)), f"live bank server {name}"
             self._watch = LiveWatch(client, name=source, reader=self._reader, scope=self._scope)
             for scope in self._wanted:
                 self._watch.want(scope)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,13 +18,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 import mint_stream
+from mint_stream.serving.http.arrivals import MOST_ARRIVING, Arrivals
+from mint_stream.serving.http.description import DESCRIPTION_POLICY, describe
 from mint_stream.serving.http.envelope import Envelope
 from mint_stream.serving.http.intake import receive
 from mint_stream.serving.http.messages import Bank, Health, Info, Label, Labels
 from mint_stream.serving.http.openapi import body, complete_openapi
 from mint_stream.serving.http.problems import Problem, documented
+from mint_stream.serving.http.token import TOKEN_VARIABLE, Token
 from mint_stream.serving.service import Asked, Service
-from mint_stream.serving.settings import TOKEN_VARIABLE
 
 PAGE = Path(__file__).parent / "serving.html"
 
@@ -71,7 +70,7 @@ def create_app(service: Service, *, gives_id: bool = True) -> ASGIApp:
         title="mint_stream",
         version=mint_stream.__version__,
         description=_ABOUT,
-        # Their pages would load scripts from elsewhere into the origin that asks for the token.
+        # FastAPI's pages would load scripts from elsewhere into the origin that asks for the token.
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
@@ -80,7 +79,7 @@ def create_app(service: Service, *, gives_id: bool = True) -> ASGIApp:
     _handle_errors(app)
     _add_labelling(app, service)
     _add_about(app, service)
-    _add_page(app)
+    _add_pages(app)
     complete_openapi(app)
     return Envelope(app, gives_id=gives_id)
 
@@ -92,33 +91,27 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 def _token_check() -> Callable[..., Awaitable[None]]:
     """A dependency that asks for the environment's token, if there is one."""
-    expected = os.environ.get(TOKEN_VARIABLE, "")
-    wanted = hashlib.sha256(expected.encode()).digest()
+    token = Token()
 
     # Not a plain function: FastAPI would run that in another thread, for every request.
     async def check(
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     ) -> None:
         given = credentials.credentials if credentials else ""
-        # Hashes: the comparison takes the same time for any token of any length.
-        same = secrets.compare_digest(hashlib.sha256(given.encode()).digest(), wanted)
-        if expected and not same:
-            raise Problem(
-                "unauthorized",
-                "the token is wrong" if given else "no token was sent",
-                "Send the header `Authorization: Bearer <token>`.",
-            )
+        if not token.admits(given):
+            raise token.refusal(given)
 
     return check
 
 
 def _add_labelling(app: FastAPI, service: Service) -> None:
     settings, guard = service.settings, [Depends(_token_check())]
+    arrivals = Arrivals(MOST_ARRIVING, settings.body_timeout_s)
     problems = documented(
         *("unauthorized", "bad-request", "too-slow", "body-too-large", "image-too-large"),
         *("too-many-images", "unsupported-type", "bad-parameter", "no-image"),
         *("too-many-pixels", "image-unreadable", "internal", "busy", "bank-missing"),
-        *("bank-unreachable", "too-slow-answer"),
+        *("bank-unreachable", "too-slow-answer", "too-many-cameras"),
     )
 
     @app.post(
@@ -136,7 +129,8 @@ def _add_labelling(app: FastAPI, service: Service) -> None:
         """
 
         async def work() -> Label | Labels:
-            upload = await receive(request, settings, settings.max_images)
+            async with arrivals.place():
+                upload = await receive(request, settings, settings.max_images)
             asked = _asked(query, upload.fields)
             request.state.images = len(upload.images)
             started = request.state.started
@@ -158,7 +152,8 @@ def _add_labelling(app: FastAPI, service: Service) -> None:
         """Label many images (multipart). A bad one costs its own place alone."""
 
         async def work() -> Labels:
-            upload = await receive(request, settings, settings.max_images_batch)
+            async with arrivals.place():
+                upload = await receive(request, settings, settings.max_images_batch)
             asked = _asked(query, upload.fields)
             request.state.images = len(upload.images)
             return await service.label_many(
@@ -181,11 +176,13 @@ def _add_about(app: FastAPI, service: Service) -> None:
         """Statistics of the bank that answers now."""
         return service.bank()
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["about"])
     async def healthz() -> Health:
         """Alive."""
         return Health()
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", responses=documented("bank-missing"), tags=["about"])
     async def readyz() -> Health:
         """Ready: the model is loaded, and the bank that is to answer was read."""
@@ -193,7 +190,7 @@ def _add_about(app: FastAPI, service: Service) -> None:
         return Health()
 
 
-def _add_page(app: FastAPI) -> None:
+def _add_pages(app: FastAPI) -> None:
     content = PAGE.read_text()
     policy = (
         "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
@@ -201,9 +198,17 @@ def _add_page(app: FastAPI) -> None:
         "frame-ancestors 'none'"
     )
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         return HTMLResponse(content, headers={"Content-Security-Policy": policy})
+
+    @app.head("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
+    async def description() -> HTMLResponse:
+        return HTMLResponse(
+            describe(app.openapi()), headers={"Content-Security-Policy": DESCRIPTION_POLICY}
+        )
 
 
 async def _in_time(
@@ -239,7 +244,7 @@ def _bad_parameter(errors: Any) -> Problem:
         for error in errors
     )
     known = ", ".join(LabelQuery.model_fields)
-    return Problem("bad-parameter", said, f"The parameters are {known}; see /openapi.json.")
+    return Problem("bad-parameter", said, f"The parameters are {known}; see /docs.")
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -257,9 +262,12 @@ def _handle_errors(app: FastAPI) -> None:
         found = Problem(
             kind,
             f"{request.method} {request.url.path[:200]}: {str(error.detail)[:200]}",
-            "See /openapi.json for what there is.",
+            "See /docs for what there is.",
         )
-        return found.response(request.state.request_id)
+        answer = found.response(request.state.request_id)
+        # Which methods there are, with 405.
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

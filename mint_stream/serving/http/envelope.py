@@ -31,7 +31,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
-        request_id = _request_id(scope)
+        request_id = own_id(scope) or secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state["request_id"], state["started"] = request_id, started
 
@@ -69,8 +69,9 @@ class Envelope:
             )
 
 
-def _request_id(scope: Scope) -> str:
+def own_id(scope: Scope) -> str | None:
+    """The request's `X-Request-ID`, if it brings one that is a plain word."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(text := value.decode("latin-1")):
             return text
-    return secrets.token_hex(8)
+    return None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import numpy as np
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
-from mint_stream.input.images import ImageError, decode
+from mint_stream.input.images import ImageError, TooManyPixels, decode
 from mint_stream.serving.http.problems import Problem
 from mint_stream.serving.settings import Settings
 
@@ -69,7 +69,7 @@ async def receive(request: Request, settings: Settings, max_images: int) -> Uplo
     return Upload([_size_checked(data, settings)])
 
 
-async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+async def _limited(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
     """The body in pieces, no further than the limit."""
     received = 0
     async for chunk in request.stream():
@@ -80,32 +80,17 @@ async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]
 
 
 async def _multipart(request: Request, settings: Settings, max_images: int) -> Upload:
-    limited = _limited(request, settings)
-
-    async def receive_limited() -> dict[str, object]:
-        try:
-            return {"type": "http.request", "body": await anext(limited), "more_body": True}
-        except StopAsyncIteration:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-    checked = Request(request.scope, receive_limited)
-    images: list[bytes | Problem] = []
-    fields: dict[str, str] = {}
+    parser = _Parser(
+        request.headers,
+        _limited(request, settings),
+        max_files=max_images,
+        max_fields=16,
+        max_part_size=4096,
+    )
     try:
-        async with checked.form(max_files=max_images, max_fields=16, max_part_size=4096) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    images.append(await _read_part(value, settings))
-                elif name in _FIELDS:
-                    fields[name] = value
-                else:
-                    raise Problem(
-                        "bad-parameter",
-                        f"the form has a field {name[:80]!r}",
-                        f"Send images as files; the fields are {', '.join(_FIELDS)}.",
-                    )
-    except HTTPException as error:
-        if "Too many files" in str(error.detail):
+        form = await parser.parse()
+    except MultiPartException as error:
+        if parser.has_too_many_files:
             raise Problem(
                 "too-many-images",
                 f"there are more than {max_images}, the limit of {request.url.path}",
@@ -114,9 +99,37 @@ async def _multipart(request: Request, settings: Settings, max_images: int) -> U
             ) from None
         raise Problem(
             "bad-request",
-            f"the multipart body cannot be read: {str(error.detail)[:200]}",
+            f"the multipart body cannot be read: {error.message[:200]}",
             "Let an HTTP client build it, such as `curl -F image=@frame.jpg`.",
         ) from None
+    try:
+        return await _upload(form, settings)
+    finally:
+        await form.close()
+
+
+class _Parser(MultiPartParser):
+    """Knows why it gave up."""
+
+    @property
+    def has_too_many_files(self) -> bool:
+        return self._current_files > self.max_files
+
+
+async def _upload(form: FormData, settings: Settings) -> Upload:
+    images: list[bytes | Problem] = []
+    fields: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            images.append(await _read_part(value, settings))
+        elif name in _FIELDS:
+            fields[name] = value
+        else:
+            raise Problem(
+                "bad-parameter",
+                f"the form has a field {name[:80]!r}",
+                f"Send images as files; the fields are {', '.join(_FIELDS)}.",
+            )
     if not images:
         raise Problem(
             "no-image", "no part of the form is a file", "Send each as `-F image=@frame.jpg`."
@@ -148,14 +161,17 @@ def decode_upload(data: bytes, settings: Settings, min_short_side: int) -> Pictu
     max_pixels = int(settings.max_megapixels * 1e6)
     try:
         image = decode(data, max_pixels=max_pixels, min_short_side=min_short_side)
-    except ImageError as error:
-        many = "million pixels" in str(error) or "too large" in str(error)
+    except TooManyPixels as error:
         raise Problem(
-            "too-many-pixels" if many else "image-unreadable",
+            "too-many-pixels",
             str(error),
-            f"Scale it down to at most {settings.max_megapixels:g} million pixels."
-            if many
-            else "Check the file with another viewer, and send it again whole.",
+            f"Scale it down to at most {settings.max_megapixels:g} million pixels.",
+        ) from None
+    except ImageError as error:
+        raise Problem(
+            "image-unreadable",
+            str(error),
+            "Check the file with another viewer, and send it again whole.",
         ) from None
     return Picture(
         rgb_HW3=image.rgb_HW3,

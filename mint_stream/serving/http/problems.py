@@ -48,6 +48,7 @@ TITLES = {
     "unsupported-type": (415, "Only JPEG, PNG and WebP are read"),
     "bad-request": (400, "The request cannot be understood"),
     "bad-parameter": (422, "A parameter cannot be used"),
+    "too-many-cameras": (422, "There are as many cameras as there may be"),
     "no-image": (422, "There is no image in the request"),
     "too-many-pixels": (422, "The image has too many pixels"),
     "image-unreadable": (422, "The image cannot be decoded"),

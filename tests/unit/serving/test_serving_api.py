@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from pathlib import Path
 
 import image_files
@@ -15,15 +16,45 @@ from pydantic import BaseModel
 from serving_client import LIMITS, parts, problem
 from starlette.testclient import TestClient
 
+from mint_stream.serving.answers import bank_missing
 from mint_stream.serving.http import messages
 from mint_stream.serving.http.api import PAGE
+from mint_stream.serving.http.token import TOKEN_VARIABLE
 from mint_stream.serving.service import Service, ServicePlan
-from mint_stream.serving.settings import TOKEN_VARIABLE
 
 
 def test_addresses_and_methods_that_there_are_not(client: TestClient) -> None:
     problem(client.get("/v2/label"), "not-found")
     problem(client.get("/v1/label"), "method-not-allowed")
+
+
+def test_a_method_that_there_is_not_is_answered_with_those_that_there_are(
+    client: TestClient,
+) -> None:
+    for method, path in (("HEAD", "/v1/info"), ("POST", "/healthz"), ("OPTIONS", "/v1/label")):
+        answer = client.request(method, path)
+        assert answer.status_code == 405
+        assert answer.headers["allow"] in ("GET", "POST")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/docs", "/openapi.json"])
+def test_head_is_answered_as_get_is_without_a_body(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert head.status_code == get.status_code == 200
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.content == b""
+
+
+def test_head_says_that_a_service_is_not_ready(
+    running: tuple[TestClient, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, service = running
+
+    def not_ready() -> None:
+        raise bank_missing("nothing there")
+
+    monkeypatch.setattr(service, "ready", not_ready)
+    assert client.head("/readyz").status_code == client.get("/readyz").status_code == 503
 
 
 def test_info_and_bank_say_what_answers(client: TestClient, limited: ServicePlan) -> None:
@@ -109,7 +140,7 @@ def test_a_token_is_asked_for_where_the_environment_has_one(
             assert answer.headers["www-authenticate"] == "Bearer"
         answer = client.post("/v1/labels:batch", files=parts(image_files.jpeg()), headers=right)
         assert answer.status_code == 200
-        for path in ("/healthz", "/readyz", "/", "/openapi.json"):
+        for path in ("/healthz", "/readyz", "/", "/docs", "/openapi.json"):
             assert client.get(path).status_code == 200
 
 
@@ -168,6 +199,26 @@ def test_the_page_is_self_contained(client: TestClient) -> None:
     for reference in ('src="', 'href="', "@import", "url("):
         assert reference not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_the_description_is_a_page_that_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    answer = client.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    described = client.get("/openapi.json").json()
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            assert f"<code>{method.upper()} {path}</code>" in answer.text
+            for parameter in operation.get("parameters", []):
+                assert f"<code>{parameter['name']}</code>" in answer.text
+    for name in described["components"]["schemas"]:
+        assert f'<h3 id="{name}">' in answer.text
+    links = re.findall(r'(?:href|src)="([^"]*)"', answer.text)
+    assert {link for link in links if not link.startswith("#")} == {"data:,", "openapi.json"}
+    assert {f'id="{link[1:]}"' in answer.text for link in links if link[0] == "#"} == {True}
+    assert "<script" not in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
 
 
 def test_the_page_has_no_secret_and_lies_in_the_package() -> None:

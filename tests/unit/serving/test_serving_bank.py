@@ -15,15 +15,18 @@ import pytest
 import serving_world as world
 import tiny
 import torch
+from serving_client import problem
 
 from mint_stream import PRESETS
 from mint_stream.bank.client import BankClient, LocalBank
 from mint_stream.input.images import decode
+from mint_stream.labeler.labeler import MintLabeler
 from mint_stream.method import bank_state
 from mint_stream.serving import replica
 from mint_stream.serving.answers import TaughtAnswers
 from mint_stream.serving.banks.reader import BankReader
 from mint_stream.serving.banks.watch import CheckpointWatch, LiveWatch, WrongBank
+from mint_stream.serving.http.problems import Problem
 from mint_stream.serving.questions import Answer, message
 from mint_stream.serving.service import Asked, ServicePlan
 from mint_stream.store.store import Store
@@ -248,7 +251,7 @@ def test_requests_that_teach_are_the_pipeline_s_units_label_for_label(
     serving, mine = world.labeler(plan), LocalBank(start)
     reader = BankReader(serving.adapter)
     serving.bank = BankClient(mine)
-    answers = TaughtAnswers(serving, reader, mine, name="serve-1", source="here", shadow=shadow)
+    answers = taught_answers(serving, reader, mine, shadow=shadow)
     answers.start()
     shortest = replica.min_short_side(reader)
     direct = world.Direct(plan)
@@ -284,6 +287,61 @@ def test_requests_that_teach_are_the_pipeline_s_units_label_for_label(
     )
     assert answers.bank.seq == 3
     assert answers.bank.retrievals > 0
+
+
+def taught_answers(
+    labeler: MintLabeler, reader: BankReader, bank: LocalBank, **more: Any
+) -> TaughtAnswers:
+    given = {"name": "serve-1", "source": "here", "shadow": False, "max_cameras": 64, **more}
+    return TaughtAnswers(labeler, reader, bank, **given)
+
+
+def test_cameras_beyond_the_limit_are_refused_and_teach_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = world.plan(
+        tiny.write_assets(tmp_path),
+        bank=str(tmp_path / "bank"),
+        adapt="on",
+        bank_scope="camera",
+        max_cameras=2,
+    )
+    bank = LocalBank(
+        bank_state.initial_state(
+            entries=served.settings.method.bank_size,
+            prompt_rows=served.settings.method.prompt_rows,
+            width=served.width,
+            seed=0,
+        )
+    )
+    monkeypatch.setattr(replica, "_taught_bank", lambda *_: (bank, "here"))
+    replicas = [world.Direct(served), world.Direct(served)]
+    service = world.service(served, replicas[0])
+
+    def asked(of: world.Direct, *cameras: str | None) -> list[str]:
+        questions = [
+            service._question(tiny.png(number), Asked(camera=camera, frame=str(camera)))
+            for number, camera in enumerate(cameras)
+        ]
+        return [
+            outcome.kind if isinstance(outcome, Problem) else outcome.scope
+            for outcome in of.answers.answer(questions)
+        ]
+
+    full = "too-many-cameras"
+    assert asked(replicas[0], "a", None, "b", "a", "c", None, "d") == [
+        *("a", "shared", "b", "a", full, "shared", full)
+    ]
+    for each in replicas:
+        assert asked(each, "c", "b", "shared", "a") == [full, "b", "shared", "a"]
+        assert asked(each, *(f"made up {number}" for number in range(100))) == [full] * 100
+    assert bank.live.states.keys() == {"a", "b", "shared"}
+    with world.client(served) as client:
+        answer = client.post("/v1/label?camera=e", content=image_files.jpeg(), headers=world.JPEG)
+        assert answer.status_code == 422
+        assert "max_cameras" in problem(answer, full).remedy
+        known = client.post("/v1/label?camera=b", content=image_files.jpeg(), headers=world.JPEG)
+        assert (known.status_code, known.json()["bank_scope"]) == (200, "b")
 
 
 @pytest.mark.parametrize(("budget", "adapted"), [(None, True), (1e-9, False)])

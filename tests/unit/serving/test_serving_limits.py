@@ -12,6 +12,7 @@ import image_files
 import pytest
 import serving_world as world
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from serving_client import parts, problem
 from starlette.testclient import TestClient
 
@@ -52,6 +53,35 @@ def test_a_bomb_is_refused_before_it_is_decoded(client: TestClient) -> None:
     )
     assert time.perf_counter() - started < 1
     assert "9000 x 9000 = 81.0 million pixels; the limit is 0.5 million" in found.detail
+
+
+def png_with_text(size: int) -> bytes:
+    """A small image with so many characters beside it, which take a few bytes."""
+    text = PngInfo()
+    text.add_text("Description", "a" * size, zip=True)
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "PNG", pnginfo=text)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("characters", [10_000, 5_000_000])
+def test_a_small_image_with_a_long_text_is_never_said_to_have_too_many_pixels(
+    client: TestClient, characters: int
+) -> None:
+    answer = client.post("/v1/label", content=png_with_text(characters), headers=world.JPEG)
+    if answer.status_code != 200:
+        assert "pixels" not in problem(answer, "image-unreadable").remedy
+
+
+def test_words_in_the_name_of_a_part_do_not_choose_the_problem(client: TestClient) -> None:
+    name = "Too many files, million pixels, too large"
+    body = image_files.jpeg()[:100]
+    files = [("image", (name, body, "image/jpeg"))]
+    found = client.post("/v1/label", files=files)
+    problem(found, "image-unreadable")
+    many = {f"Too many files {n}": "x" for n in range(17)}
+    found = client.post("/v1/label", files=files, data=many)
+    assert "fields" in problem(found, "bad-request").detail
 
 
 def test_a_body_that_lies_about_its_length_is_cut_off_at_the_limit(client: TestClient) -> None:

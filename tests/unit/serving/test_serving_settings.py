@@ -13,7 +13,8 @@ import yaml
 from mint_stream.config import ConfigError
 from mint_stream.serving.application import build_app, plan_service
 from mint_stream.serving.check import check_config, main
-from mint_stream.serving.settings import TOKEN_VARIABLE, Settings, read_settings
+from mint_stream.serving.http.token import TOKEN_VARIABLE
+from mint_stream.serving.settings import Settings, read_settings
 
 SERVE_YAML = Path(__file__).parents[3] / "infra" / "serve.yaml"
 
@@ -50,6 +51,7 @@ def test_yaml_s_bare_off_and_on_are_what_they_say(written: str, meant: str) -> N
         ({"preset": "frozen", "bank": "/b"}, "bank is '/b'; it must be left out with preset"),
         ({"preset": "frozen", "adapt": "on", "bank_actor": "b"}, "bank_actor is 'b'"),
         ({"model": "ViT-B-16"}, 'labels is "the bundled CLIP\'s"; it must be given with model'),
+        ({"bank_actor": "auto"}, "bank_actor is 'auto'; it must be given with `bank`"),
         ({"adapt_budget": 0.5}, "adapt_budget is 0.5; it must be left out with adapt off"),
         ({"adapt_budget": 2}, "adapt_budget is 2: "),
         ({"device": "mps"}, "device is 'mps', which has no float64"),
