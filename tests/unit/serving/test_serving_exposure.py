@@ -50,6 +50,6 @@ def test_build_app_asks_the_serve_that_runs_where_it_listens(
     monkeypatch.setattr(exposure, "_get_global_client", lambda **_: client)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(ConfigError, match=r"0\.0\.0\.0"):
-        build_app({})
+        build_app({"model": "bundled"})
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    build_app({})
+    build_app({"model": "bundled"})
