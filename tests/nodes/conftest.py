@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,10 @@ def nodes(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node
     own = [str(tests / folder) for folder in ("..", "support", "nodes")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*own, os.environ.get("PYTHONPATH", ".")]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # This process may have joined a cluster of its own, which the workers are not to look for.
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # Of their own: whoever starts Ray on this machine joins the cluster that was noted there last.
+    folder = Path(tempfile.mkdtemp(prefix="mint", dir="/tmp"))
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
     use_environment(monkeypatch, s3_server.environment())
     started: list[Cluster] = []
 
@@ -60,3 +64,4 @@ def nodes(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node
     yield start
     for cluster in started:
         cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
