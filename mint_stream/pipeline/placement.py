@@ -105,9 +105,9 @@ def _cpus(nodes: Sequence[Node], labelers: int, gpus: float) -> tuple[float, flo
     if not total:
         # Nodes that are still to come.
         return 0.5, _READER_CPUS[0]
-    # Of a single core Ray Data finds no share for reading beside several labelers with half of it:
-    # tried with 2 of 0.25, which stand still, and of 0.17, which do not.
-    share = _OF_A_CORE if labelers > 1 and total < 2 else 0.5
+    # Of a single core Ray Data finds no share for reading where labelers have half of it: two of
+    # 0.25 stood still from the start, one of 0.5 once other nodes had died; 0.34 in all do not.
+    share = 0.5 if total >= 2 else _OF_A_CORE
     hundredths = min(50, math.floor(total * share / labelers * 100))
     hosts = [node for node in nodes if node.gpus]
     if gpus and hosts and max(node.cpus for node in hosts) < 0.01:

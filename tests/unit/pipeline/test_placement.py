@@ -49,8 +49,8 @@ def test_two_labelers_on_two_nodes_of_one_cpu_do_not_stand_still() -> None:
     assert asked.labeler_cpus + asked.reader_cpus + COMMIT_CPUS + SOURCE_CPUS <= 1
 
 
-@pytest.mark.parametrize("labelers", [2, 3, 8])
-def test_several_labelers_on_one_core_leave_ray_data_a_share_for_reading(labelers: int) -> None:
+@pytest.mark.parametrize("labelers", [1, 2, 3, 8])
+def test_labelers_on_one_core_leave_ray_data_a_share_for_reading(labelers: int) -> None:
     """Two of 0.25 CPUs left room for a reader, and Ray Data started none all the same."""
     asked = asks([Node(1)], labelers, "cpu")
     assert labelers * asked.labeler_cpus <= 0.34
