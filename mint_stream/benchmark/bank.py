@@ -20,7 +20,7 @@ from mint_stream.bank.exchange import MergeAnswer
 from mint_stream.bank.server import BankConfig
 from mint_stream.method.bank_state import Delta
 from mint_stream.pipeline.bank_actor import RemoteBank, start_bank_server
-from mint_stream.pipeline.run import start_ray
+from mint_stream.pipeline.cluster import start_ray
 from mint_stream.store.store import Store
 
 _DECAY = (1 - 5e-3 * 0.01) ** 16

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mint_stream.config import BUNDLED, BUNDLED_LABELS, ConfigError, ModelConfig, RunConfig, preset
-from mint_stream.pipeline.run import prepare_run, start_ray
+from mint_stream.pipeline.cluster import start_ray
+from mint_stream.pipeline.run import prepare_run
 from mint_stream.pipeline.tally import Tally
 
 MOST_GROWTH = 0.10

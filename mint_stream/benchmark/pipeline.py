@@ -25,8 +25,9 @@ from mint_stream.config import BUNDLED, ConfigError, Dtype, ModelConfig, RunConf
 from mint_stream.input.discovery import discover
 from mint_stream.input.shards import count_frames
 from mint_stream.output.units import CommittedUnit
+from mint_stream.pipeline.cluster import start_ray
 from mint_stream.pipeline.in_process import run_in_process
-from mint_stream.pipeline.run import prepare_run, start_ray
+from mint_stream.pipeline.run import prepare_run
 from mint_stream.pipeline.summary import BESIDE, bottleneck
 from mint_stream.pipeline.tally import Tally
 

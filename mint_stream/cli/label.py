@@ -208,9 +208,11 @@ def _say(error: Exception, options: Options) -> None:
 def label(config: RunConfig, console: Console, *, quiet: bool, log_json: bool = False) -> int:
     """Run the pipeline with progress and a summary."""
     # Ray takes a second to import: not for --help, and not for a flag that does not exist.
+    from mint_stream.pipeline.core_lines import core_lines_kept_out
     from mint_stream.pipeline.run import prepare_run
 
-    with _progress(config, console, quiet=quiet, log_json=log_json) as progress:
+    show = _progress(config, console, quiet=quiet, log_json=log_json)
+    with core_lines_kept_out(), show as progress:
         run = prepare_run(
             config,
             on_start=progress.start,

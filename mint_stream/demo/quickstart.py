@@ -28,6 +28,7 @@ from mint_stream.demo.feed import SEGMENTS, parts, write_feed
 from mint_stream.input.truth import read_truth
 from mint_stream.output.accuracy import accuracy_by, with_truth
 from mint_stream.output.read import read_labels
+from mint_stream.pipeline.core_lines import core_lines_kept_out
 from mint_stream.pipeline.progress import RunProgress
 from mint_stream.pipeline.run import prepare_run
 from mint_stream.pipeline.summary import RunSummary
@@ -106,7 +107,8 @@ def ensure_feed(folder: Path, *, frames: int, seed: int, console: Console) -> Pa
 
 
 def _run(config: RunConfig, frames: int, console: Console) -> RunSummary:
-    with RunProgress(console, total=frames, quiet=console.quiet) as progress:
+    show = RunProgress(console, total=frames, quiet=console.quiet)
+    with core_lines_kept_out(), show as progress:
         run = prepare_run(
             config, on_start=progress.start, on_commit=progress.update, handle_signals=True
         )

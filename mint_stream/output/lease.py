@@ -3,7 +3,10 @@
 The lease keeps two people from wasting each other's work. It is not what makes results right:
 commits are create-only, so that even two drivers at once label every frame exactly once.
 
-No clock is compared between machines. A holder is alive if its heartbeat changes while one looks.
+No clock is compared between machines, and no machine is told by its name, which two may share. A
+holder is alive if its heartbeat changes while one looks; that it is dead is known sooner where its
+process ran under this very kernel since its last start. What stands in the lease is not trusted: it
+may have been written by anything.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
-
-import psutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from mint_stream.store.errors import ObjectMissing
 
@@ -58,21 +61,18 @@ class Lease:
     def acquire(self) -> None:
         """Take the lease, from a holder that has died if need be.
 
-        A holder on this machine is known dead at once by its process id; one elsewhere after three
-        heartbeats without a change.
+        A holder that ran under this kernel is known dead at once by its process id; any other one,
+        and a lease that is damaged, after three heartbeats without a change.
 
         Raises:
             LeaseHeld: its holder is alive.
         """
         if not self._store.create(NAME, self._content()):
-            holder = self._holder()
-            if holder is not None and not _died_here(holder) and self._still_beats(holder):
-                raise LeaseHeld(
-                    f"another run is labelling into this output (process {holder.get('pid')} on "
-                    f"{holder.get('host')}): wait for it or stop it, or choose another --output"
-                )
+            found = self._read()
+            if found is not None:
+                self._take_over(found)
             self._store.write(NAME, self._content())
-            if (self._holder() or {}).get("token") != self._token:
+            if not self._is_ours(self._read()):
                 raise LeaseHeld("another run took this output over at the same moment: run again")
         self._thread.start()
 
@@ -82,41 +82,57 @@ class Lease:
         if self._thread.is_alive():
             self._thread.join(timeout=3 * self._beat_s)
         try:
-            if (self._holder() or {}).get("token") == self._token:
+            if self._is_ours(self._read()):
                 self._store.delete(NAME)
         except OSError as error:
             # Its holder will be found dead: nothing depends on this.
             log.warning("the lease could not be given up: %s", error)
 
+    def _take_over(self, found: bytes) -> None:
+        """Raise `LeaseHeld` unless whoever wrote `found` is dead."""
+        holder = Holder.parse(found)
+        if holder is None:
+            if self._still_changes(found, f"{NAME} holds no lease of this program"):
+                raise LeaseHeld(
+                    f"something keeps writing {NAME} in this output, and not as this program does: "
+                    f"stop it, then delete {NAME}, or choose another --output"
+                )
+            log.warning("%s was damaged and unchanged for a while: it is written anew", NAME)
+        elif not holder.died_here() and self._still_changes(found, f"leased by {holder}"):
+            raise LeaseHeld(
+                f"another run is labelling into this output ({holder}): wait for it or stop it, or "
+                "choose another --output"
+            )
+
     def _content(self) -> bytes:
-        me = psutil.Process()
         content = {
             "token": self._token,
-            "host": _host(),
-            "pid": me.pid,
-            "process_started": me.create_time(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "machine": _machine(),
+            "started": _started(os.getpid()),
             "beat": self._beats,
         }
         return json.dumps(content).encode()
 
-    def _holder(self) -> dict[str, Any] | None:
+    def _read(self) -> bytes | None:
         try:
-            holder: dict[str, Any] = json.loads(self._store.read(NAME))
-        except (ObjectMissing, ValueError):
+            return self._store.read(NAME)
+        except ObjectMissing:
             return None
-        return holder
 
-    def _still_beats(self, holder: dict[str, Any]) -> bool:
-        log.warning(
-            "the output is leased by process %s on %s: watching its heartbeat for %.0f s",
-            *(holder.get("pid"), holder.get("host"), 3 * self._beat_s),
-        )
+    def _is_ours(self, found: bytes | None) -> bool:
+        holder = None if found is None else Holder.parse(found)
+        return holder is not None and holder.token == self._token
+
+    def _still_changes(self, found: bytes, what: str) -> bool:
+        log.warning("the output: %s; watching it for %.0f s", what, 3 * self._beat_s)
         for _ in range(3):
             self._stop.wait(self._beat_s)
-            now = self._holder()
+            now = self._read()
             if now is None:
                 return False
-            if now != holder:
+            if now != found:
                 return True
         return False
 
@@ -124,8 +140,9 @@ class Lease:
         while not self._stop.wait(self._beat_s):
             self._beats += 1
             try:
-                holder = self._holder()
-                if holder is not None and holder.get("token") != self._token:
+                found = self._read()
+                holder = None if found is None else Holder.parse(found)
+                if holder is not None and holder.token != self._token:
                     log.error("another run has taken this output over: stopping")
                     if self._on_lost:
                         self._on_lost()
@@ -137,19 +154,73 @@ class Lease:
                 log.warning("heartbeat failed, trying again: %s", error)
 
 
-def _host() -> str:
-    """This machine, or this container of it: where a process id means the same process."""
+@dataclass(frozen=True)
+class Holder:
+    """Who wrote a lease, as far as it can be told."""
+
+    token: str
+    host: str
+    """Its machine's name, to be shown and for nothing else."""
+    pid: int | None
+    machine: str | None
+    started: int | None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Holder | None:
+        """The holder; None where `data` is nothing that a lease holds."""
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(content, dict) or not isinstance(content.get("token"), str):
+            return None
+        host, machine = content.get("host"), content.get("machine")
+        return cls(
+            token=content["token"],
+            host=host if isinstance(host, str) else "an unknown machine",
+            pid=_whole(content.get("pid")),
+            machine=machine if isinstance(machine, str) else None,
+            started=_whole(content.get("started")),
+        )
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    def died_here(self) -> bool:
+        """Whether it ran under this kernel, and is known to run no more."""
+        if self.pid is None or self.machine is None or self.machine != _machine():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            pass  # It is there, and another user's; or no process id.
+        now = _started(self.pid)
+        return None not in (now, self.started) and now != self.started
+
+
+def _whole(value: object) -> int | None:
+    """A number that can be a process id, or the ticks at which one started."""
+    plain = isinstance(value, int) and not isinstance(value, bool)
+    return value if plain and 0 < value < 2**63 else None  # type: ignore[operator, return-value]
+
+
+def _machine() -> str | None:
+    """This kernel since it was started, and this container on it: where a process id means the same
+    process. None where that cannot be told."""
     try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return socket.gethostname()
+        return None
 
 
-def _died_here(holder: dict[str, Any]) -> bool:
-    if holder.get("host") != _host() or "pid" not in holder:
-        return False
+def _started(pid: int) -> int | None:
+    """When a process started, in ticks since the kernel did; no clock that is set changes it."""
     try:
-        started = psutil.Process(holder["pid"]).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    return bool(abs(started - holder.get("process_started", started)) > 1)
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        # Behind the program's name in brackets, which may hold anything.
+        return int(stat.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None

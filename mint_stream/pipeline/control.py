@@ -57,12 +57,20 @@ class RemoteControl:
     _stopping: bool = field(default=False, init=False)
     _asked_s: float = field(default=float("-inf"), init=False)
 
+    @property
+    def asked_here(self) -> bool:
+        """Whether `stop` was called, or seen to have been, in this process; asks nobody."""
+        return self._stopping
+
     def stop(self) -> None:
         """See `RunControl.stop`; does not wait."""
+        self._stopping = True
         self.actor.stop.remote()
 
     def stopping(self) -> bool:
         """See `RunControl.stopping`; as it was at most a quarter of a second ago."""
+        if self._stopping:
+            return True
         # The clock may be that of another machine, from where this has travelled here.
         if not 0 <= time.monotonic() - self._asked_s < _ASK_AGAIN_S:
             self._stopping = bool(ray.get(self.actor.stopping.remote()))

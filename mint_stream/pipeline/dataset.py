@@ -10,7 +10,6 @@ From stage to stage units travel in `parcels`; the stages themselves are in `sta
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 
 import ray
@@ -26,10 +25,19 @@ from mint_stream.pipeline.control import RemoteControl
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import ParcelSize, StreamBroken, unpack
 from mint_stream.pipeline.parts import labeler_config, read_config
+from mint_stream.pipeline.placement import (
+    COMMIT_CPUS,
+    SOURCE_CPUS,
+    Asks,
+    asks,
+    gpus_to_come,
+    nodes_there,
+)
 from mint_stream.pipeline.preflight import Prepared
 from mint_stream.pipeline.rows import Place
 from mint_stream.pipeline.source import FollowConfig, ShardSource
 from mint_stream.pipeline.stages import LabelUnits, commit_units, read_units
+from mint_stream.pipeline.watch import Watch
 
 PARCEL_PASSES = 256
 """Encoder passes that labelling a parcel takes, unless a single unit takes more."""
@@ -45,16 +53,22 @@ def labelled_units(
 ) -> Generator[CommittedUnit]:
     """Label the shards in `left` (and with `follow` those that arrive), and say what was committed.
 
-    Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed, and
-    `StreamBroken` if the only labeler did not get all parcels.
+    Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed,
+    `StreamBroken` if the only labeler did not get all parcels, and `Unplaced` where tasks
+    wait for a place and a stop request would not end them, or the nodes are others by now.
     """
     _set_context()
-    gpus, alone = labeler_gpus(config), config.num_labelers == 1
+    alone = config.num_labelers == 1
+
+    def ask() -> Asks:
+        return asks(nodes_there(), config.num_labelers, config.model.device, gpus_to_come())
+
+    asked = ask()
     dataset = (
         ray.data.read_datasource(
             ShardSource(left, control, _follow_config(config, prepared)),
             override_num_blocks=1,
-            num_cpus=0.01,
+            num_cpus=SOURCE_CPUS,
         )
         .map_batches(
             read_units,
@@ -66,11 +80,16 @@ def labelled_units(
             ),
             batch_size=1,
             batch_format="pyarrow",
-            num_cpus=reader_cpus(),
+            num_cpus=asked.reader_cpus,
         )
         .map_batches(
             LabelUnits,
-            fn_constructor_args=(labeler_config(config, prepared, gpus), bank, control, origin),
+            fn_constructor_args=(
+                labeler_config(config, prepared, asked.labeler_gpus),
+                bank,
+                control,
+                origin,
+            ),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -78,8 +97,8 @@ def labelled_units(
                 # Enough that a labeler goes on until Ray Data looks the next time.
                 max_tasks_in_flight_per_actor=4 if alone else 2,
             ),
-            num_cpus=labeler_cpus(config),
-            num_gpus=gpus,
+            num_cpus=asked.labeler_cpus,
+            num_gpus=asked.labeler_gpus,
         )
         .map_batches(
             commit_units,
@@ -89,17 +108,22 @@ def labelled_units(
             batch_format="pyarrow",
             # With one labeler units are committed in the order in which they were merged.
             compute=TaskPoolStrategy(size=1 if alone else None),
-            num_cpus=0.1,
+            num_cpus=COMMIT_CPUS,
         )
     )
     dataset.set_name(f"label_{origin.run}")
+    watch = Watch(asked, control, ask)
     place: dict[str, object] | None = None
     # Nothing ahead: a block that is fetched ahead is handed on only when the next one is there, and
     # with `follow` that may take hours.
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from unpack(CommittedUnit, batch)
-        # The last one that was handed on as a whole; not told of after a stop.
-        place = next(filter(None, reversed(batch["place"].to_pylist())), place)
+    with watch.over(dataset):
+        for batch in dataset.iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=0
+        ):
+            watch.progressed()
+            yield from unpack(CommittedUnit, batch)
+            # The last one that was handed on as a whole; not told of after a stop.
+            place = next(filter(None, reversed(batch["place"].to_pylist())), place)
     at = None if place is None else from_row(Place, place)
     complete = at is not None and at.shard == len(left) - 1 and at.last
     if alone and not (complete or config.follow or control.stopping()):
@@ -111,31 +135,6 @@ def parcel_size(config: RunConfig, unit_size: int) -> ParcelSize:
     passes = config.method.views * (1 + config.method.steps)
     most = max(1, PARCEL_PASSES // (passes * unit_size))
     return ParcelSize(first=4 if config.num_labelers == 1 else 1, most=most)
-
-
-def labeler_gpus(config: RunConfig) -> float:
-    """GPUs for each labeler: a whole one if there are enough, a share if not, none on a CPU."""
-    if config.model.device == "cpu":
-        return 0
-    there = ray.cluster_resources().get("GPU", 0)
-    share = there / config.num_labelers
-    return float(min(1.0, math.floor(share * 100) / 100)) if there else 0.0
-
-
-def labeler_cpus(config: RunConfig) -> float:
-    """CPUs that Ray keeps for each labeler: half of them at most, so that reading goes on."""
-    there = ray.cluster_resources().get("CPU", 1)
-    return float(min(0.5, math.floor(there / 2 / config.num_labelers * 100) / 100))
-
-
-def reader_cpus() -> float:
-    """CPUs that Ray keeps for each read task: half of one, so that two share a core.
-
-    More of them would wait less for a distant store, and take the labelers' time on a CPU. Never
-    those of a labeler, which have two digits: Ray Data makes one stage of two that ask for the
-    same, and whole shards would be read within the labelers.
-    """
-    return 0.505 if ray.cluster_resources().get("CPU", 1) >= 2 else 0.255
 
 
 def _set_context() -> None:

@@ -4,15 +4,25 @@ Ray puts `ray_` in front and `_total` behind a counter: `ray_mint_frames_total{o
 
 Units are counted by the driver, when they are committed: a retry counts once, and a metric costs
 microseconds a unit. Retries of the store and checkpoints are counted where they happen.
+
+A metric never ends what it tells of: whatever it raises is logged, once a process, and that is all.
+Ray takes tags in ASCII; `tag_text` writes any other text so.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from mint_stream.output.units import CameraDomain, CommittedUnit
+
+log = logging.getLogger(__name__)
 
 MOST_CAMERAS = 100
 """Cameras with series of their own; the others' frames are counted together, as `others`."""
@@ -22,6 +32,55 @@ _AGAIN_S = 1.0
 _REJECT_STAGES = ("list", "read", "decode", "label")
 _NOTHING = 1e-300
 """What a counter begins with: Ray refuses to add 0, and anything added to this is itself."""
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_failed: set[str] = set()
+"""What was said to fail."""
+
+
+def tag_text(text: str) -> str:
+    """`text` in printable ASCII, everything else and `%` as in an URL: `Süd` is `S%C3%BCd`.
+
+    `urllib.parse.unquote(..., errors="surrogatepass")` gives the text back.
+    """
+    return quote(text, safe=_PLAIN, errors="surrogatepass")
+
+
+class Metric:
+    """A metric of Ray's, `mint_NAME`, tagged with the output and `tags`, that raises nothing."""
+
+    def __init__(self, make: Callable[..., Any], name: str, what: str, *tags: str, **how: Any):
+        self.name = name
+        self._metric: Any = None
+        with _harmless(name):
+            self._metric = make(f"mint_{name}", what, tag_keys=("output", *tags), **how)
+
+    def inc(self, by: float, tags: Mapping[str, str]) -> None:
+        """Add `by` to a counter."""
+        self._tell("inc", by, tags)
+
+    def set(self, value: float, tags: Mapping[str, str]) -> None:
+        """Set a gauge."""
+        self._tell("set", value, tags)
+
+    def observe(self, value: float, tags: Mapping[str, str]) -> None:
+        """Add one observation to a histogram."""
+        self._tell("observe", value, tags)
+
+    def _tell(self, verb: str, number: float, tags: Mapping[str, str]) -> None:
+        with _harmless(self.name):
+            if self._metric is not None:
+                plain = {tag: tag_text(text) for tag, text in tags.items()}
+                getattr(self._metric, verb)(number, plain)
+
+
+@contextmanager
+def _harmless(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if name not in _failed:
+            _failed.add(name)
+            log.warning("the metric %s is not told as it should be: %r", name, error)
 
 
 class RunMetrics:
@@ -29,7 +88,7 @@ class RunMetrics:
 
     def __init__(self, output: str, *, follow: bool) -> None:
         self._tags = {"output": output}
-        self._active = _gauge("run_active", "1 while a run labels into this output", "follow")
+        self._active = KeptGauge("run_active", "1 while a run labels into this output", "follow")
         self._active_tags = {**self._tags, "follow": str(follow).lower()}
         self._frames = counter("frames", "Frames labelled and committed")
         self._adapted = counter("adapted_frames", "Frames whose adapted answer stands")
@@ -37,18 +96,18 @@ class RunMetrics:
         self._abstained = counter("abstained_frames", "Frames without a label: not sure enough")
         self._rejects = counter("rejects", "Rows written to rejects/", "stage")
         self._seconds = counter("stage_seconds", "Seconds spent, by stage", "stage")
-        self._commit = Histogram(
-            "mint_commit_seconds",
+        self._commit = Metric(
+            Histogram,
+            "commit_seconds",
             "Seconds from a unit's first PUT until it is committed",
             boundaries=_COMMIT_SECONDS,
-            tag_keys=("output",),
         )
-        self._seq = _gauge("bank_seq", "Merges that the bank has seen")
+        self._seq = KeptGauge("bank_seq", "Merges that the bank has seen")
         self._merges = 0
-        self._staleness = _gauge(
+        self._staleness = KeptGauge(
             "bank_staleness", "Merges of other labelers that the latest unit had not seen"
         )
-        self._drift = _gauge(
+        self._drift = KeptGauge(
             "drift_score", "How far a camera lies from its bank's first domain", "camera"
         )
         self._guard = counter("guard_frames", "Frames by what the guard said", "state", "camera")
@@ -68,6 +127,10 @@ class RunMetrics:
 
     def add(self, unit: CommittedUnit) -> None:
         """Count a unit."""
+        with _harmless("of a unit"):
+            self._add(unit)
+
+    def _add(self, unit: CommittedUnit) -> None:
         facts = unit.facts
         for stage, spent_s in facts.stage_seconds.items():
             self._inc(self._seconds, spent_s, stage=stage)
@@ -104,7 +167,7 @@ class RunMetrics:
         for gauge in self._gauges:
             gauge.rest()
 
-    def _inc(self, counter: Counter, by: float, **tags: str) -> None:
+    def _inc(self, counter: Metric, by: float, **tags: str) -> None:
         if by > 0:
             counter.inc(by, {**self._tags, **tags})
 
@@ -113,7 +176,7 @@ class CheckpointMetrics:
     """What the bank server knows."""
 
     def __init__(self, output: str) -> None:
-        self._seq = _gauge(
+        self._seq = KeptGauge(
             "bank_checkpoint_seq", "Merges that this run's newest checkpoint holds; 0 before"
         )
         self._tags = {"output": output}
@@ -127,8 +190,8 @@ class CheckpointMetrics:
 class KeptGauge:
     """A gauge that stays in view: Ray forgets a value that was not set for two export intervals."""
 
-    def __init__(self, name: str, what: str, tags: tuple[str, ...]) -> None:
-        self._gauge = Gauge(name, what, tag_keys=tags)
+    def __init__(self, name: str, what: str, *tags: str) -> None:
+        self._gauge = Metric(Gauge, name, what, *tags)
         self._values: dict[tuple[tuple[str, str], ...], float] = {}
         self._lock = threading.Lock()
         self._resting = threading.Event()
@@ -153,10 +216,6 @@ class KeptGauge:
                     self._gauge.set(value, dict(tags))
 
 
-def counter(name: str, what: str, *tags: str) -> Counter:
+def counter(name: str, what: str, *tags: str) -> Metric:
     """A counter of this package, tagged with the output and `tags`."""
-    return Counter(f"mint_{name}", what, tag_keys=("output", *tags))
-
-
-def _gauge(name: str, what: str, *tags: str) -> KeptGauge:
-    return KeptGauge(f"mint_{name}", what, ("output", *tags))
+    return Metric(Counter, name, what, *tags)

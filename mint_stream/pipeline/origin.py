@@ -17,6 +17,8 @@ class Origin:
     """Id of this run, in every log line."""
     output: str
     """Root of the outputs as it was given, in every metric: the same when the run is repeated."""
+    token: str | None = None
+    """What `sharing.require_shared` looks for; None where every node reaches the output."""
 
     def enter(self) -> None:
         """Log and count for this run in this process."""

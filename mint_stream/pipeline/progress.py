@@ -24,7 +24,8 @@ class Counts(Protocol):
 class RunProgress:
     """Frames labelled, frames a second, rejects and adapted share, kept up to date.
 
-    A live line on a terminal; elsewhere a plain line every `every_s` seconds; nothing if `quiet`.
+    A live line on a terminal; elsewhere a plain line every `every_s` seconds; in both cases the
+    last counts stay in a line of their own. Nothing if `quiet`.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class RunProgress:
             transient=True,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._live.add_task("labelling", total=total, facts="starting")
+        self._task = self._live.add_task("labelling", total=total, facts="0 frames")
         self._next_line = 0.0
+        self._facts = self._printed = ""
 
     def __enter__(self) -> RunProgress:
         self._live.start()
@@ -55,6 +57,7 @@ class RunProgress:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._print()
 
     def start(self, done: int, shards_left: int) -> None:
         """Say what is there already."""
@@ -85,9 +88,15 @@ class RunProgress:
         if counts.frames:
             facts += f", {counts.adapted / counts.frames:.0%} adapted"
         self._live.update(self._task, completed=counts.frames + rejected, facts=facts)
-        if not self._quiet and not self._console.is_terminal and now >= self._next_line:
+        self._facts = facts
+        if not self._console.is_terminal and now >= self._next_line:
             self._next_line = now + self._every_s
-            self._console.print(facts, highlight=False)
+            self._print()
+
+    def _print(self) -> None:
+        if not self._quiet and self._facts != self._printed:
+            self._printed = self._facts
+            self._console.print(self._facts, highlight=False)
 
 
 class LoggedProgress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import threading
 import time
@@ -22,11 +21,11 @@ from mint_stream.clip.device import check_in_actor
 from mint_stream.config import ConfigError, RunConfig
 from mint_stream.input.discovery import discover
 from mint_stream.input.units import ShardTask
-from mint_stream.logs import ray_formats
 from mint_stream.output.done import load_done
 from mint_stream.output.lease import Lease
 from mint_stream.output.units import CommittedUnit
 from mint_stream.pipeline.bank_actor import RemoteBank, start_bank_server
+from mint_stream.pipeline.cluster import check_cluster, start_ray
 from mint_stream.pipeline.control import RemoteControl, start_run_control
 from mint_stream.pipeline.dataset import labelled_units
 from mint_stream.pipeline.left import left_to_do
@@ -34,10 +33,13 @@ from mint_stream.pipeline.metrics import RunMetrics
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import StreamBroken
 from mint_stream.pipeline.parts import run_bank
+from mint_stream.pipeline.placement import say_if_no_gpu
 from mint_stream.pipeline.preflight import Prepared, prepare
+from mint_stream.pipeline.sharing import shared_folders
 from mint_stream.pipeline.signals import stop_on_signals
 from mint_stream.pipeline.summary import RunFailed, RunSummary
 from mint_stream.pipeline.tally import Tally, summarize
+from mint_stream.pipeline.watch import Unplaced
 from mint_stream.reports.camera_events import CameraEvents
 from mint_stream.store.errors import StorageError
 
@@ -87,7 +89,11 @@ class Run:
             threading.Thread(target=self._pass_on_stop, name="stop", daemon=True).start()
 
     def execute(self) -> RunSummary:
-        """Label everything that is left. Raises `RunFailed`, `LeaseHeld` or `StorageError`."""
+        """Label everything that is left.
+
+        Raises `RunFailed`, `LeaseHeld`, `StorageError`, or `ConfigError` where the cluster cannot
+        be joined or its nodes do not share a local folder of the run.
+        """
         started = time.monotonic()
         lease = Lease(self.prepared.store, on_lost=self._lose_lease)
         lease.acquire()
@@ -98,10 +104,13 @@ class Run:
             self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
             tally, seq = Tally(), None
             if left or self.config.follow:
-                try:
-                    seq = self._label(left, tally)
-                except Exception as error:
-                    raise _readable(error) from error
+                start_ray(log_json=self.log_json)
+                with shared_folders(self.prepared.store, self.prepared.shards) as token:
+                    self.origin = replace(self.origin, token=token)
+                    try:
+                        seq = self._label(left, tally)
+                    except Exception as error:
+                        raise _readable(error) from error
             if self._lease_lost:
                 raise RunFailed(
                     f"another run has taken {self.config.output} over; this one has stopped, and "
@@ -132,8 +141,8 @@ class Run:
             self._ended.wait(1.0)
 
     def _label(self, left: list[ShardTask], tally: Tally) -> int | None:
-        start_ray(log_json=self.log_json)
         self.origin.enter()
+        say_if_no_gpu(self.config.model.device)
         metrics = RunMetrics(self.config.output, follow=self.config.follow)
         metrics.start()
         events = CameraEvents()
@@ -187,6 +196,10 @@ class Run:
                         deaths = 0
                         yield unit
                 return
+            except Unplaced as ending:
+                if self._stopped is not None:
+                    return
+                log.warning("%s: its parts are placed anew", ending)
             except Exception as error:
                 broken = isinstance(_cause(error), StreamBroken)
                 died = isinstance(error, RayActorError) and self.config.num_labelers == 1
@@ -244,28 +257,13 @@ def prepare_run(
 ) -> Run:
     """Check everything that can be checked before a model is loaded; then `execute` it."""
     check_in_actor(config.model.device)
+    check_cluster()
     return Run(config, prepare(config), on_start, on_commit, handle_signals, log_json, on_bank)
 
 
 def run(config: RunConfig) -> RunSummary:
     """Prepare and execute a run, quietly."""
     return prepare_run(config).execute()
-
-
-def start_ray(*, log_json: bool = False) -> None:
-    """Join the cluster that the environment names (`ray job submit` does), else start one here.
-
-    log_json: Ray formats the log lines of this process and of its workers as JSON from here on.
-    """
-    # What ends a run is said in one line at its end; Ray Data's own traces are in its log files.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        return
-    where = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-    how = ray.LoggingConfig(encoding="JSON") if log_json else None
-    ray.init(logging_level=logging.ERROR, logging_config=how, **where)
-    if log_json:
-        ray_formats()
 
 
 def _finish_quietly(bank: RemoteBank | None) -> None:

@@ -25,6 +25,7 @@ from mint_stream.pipeline.control import RemoteControl, was_started_again
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import InOrder, ParcelSize, pack, parcels, place_of, unpack
 from mint_stream.pipeline.rows import shard_tasks
+from mint_stream.pipeline.sharing import require_shared
 from mint_stream.store.store import Store
 
 if TYPE_CHECKING:
@@ -129,5 +130,7 @@ def commit_units(
 ) -> pa.Table:
     """A parcel of labelled units in, one of committed units out; committed in between."""
     origin.enter()
+    if origin.token is not None:
+        require_shared(store, origin.token)
     committed = commit.commit_units(list(unpack(LabelledUnit, batch)), store, bank, again=again)
     return pack(CommittedUnit, committed, place_of(batch))

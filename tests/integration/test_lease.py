@@ -9,14 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from drivers import REPOSITORY
+from drivers import REPOSITORY, wait_until
 from oracle import Output, check_frames, check_usage
 from places import Place
 from tiny import METHOD, put_tars
 
-from mint_stream.output.lease import NAME, Lease, LeaseHeld
+from mint_stream.output.lease import NAME, Holder, Lease, LeaseHeld
 from mint_stream.store.store import Store
 
 BEAT_S = 0.1
@@ -114,7 +115,7 @@ def test_a_process_id_that_was_given_to_another_process_is_not_the_holder(store:
     mine.acquire()
     mine.release()
     me = json.loads(mine._content())
-    store.write(NAME, json.dumps({**me, "token": "old", "process_started": 1.0}).encode())
+    store.write(NAME, json.dumps({**me, "token": "old", "started": 1}).encode())
     started = time.monotonic()
     successor = Lease(store, beat_s=60)
     successor.acquire()
@@ -122,11 +123,114 @@ def test_a_process_id_that_was_given_to_another_process_is_not_the_holder(store:
     successor.release()
 
 
-def test_a_damaged_lease_stops_nobody(store: Store) -> None:
-    store.write(NAME, b"{")
+DAMAGED = {
+    "cut off": b"{",
+    "empty": b"",
+    "no text": b"\xff\xfe\x00",
+    "a list": b"[]",
+    "a number": b"7",
+    "null": b"null",
+    "nested": b"[" * 100_000,
+    "no token": b'{"pid": 1, "host": "elsewhere"}',
+    "a token that is none": b'{"token": {"a": 1}}',
+}
+FOREIGN = (
+    {"pid": "many"},
+    {"pid": -1},
+    {"pid": 0},
+    {"pid": True},
+    {"pid": 1e9},
+    {"pid": 2**80},
+    {"pid": [1]},
+    {"host": 7},
+    {"machine": 7},
+    {"started": "yesterday"},
+    {"started": None},
+    {"beat": "loud"},
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_lease_stops_nobody(
+    damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some raised AttributeError, TypeError or RecursionError."""
+    store = Store(tmp_path)
+    store.write(NAME, damage)
     mine = lease(store)
     mine.acquire()
+    assert "was damaged" in caplog.text
     mine.release()
+    assert not store.exists(NAME)
+
+
+@pytest.mark.parametrize("fields", FOREIGN, ids=str)
+def test_a_lease_with_fields_of_other_types_is_waited_for_and_taken(
+    fields: dict[str, object], tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    me = json.loads(lease(store)._content())
+    store.write(NAME, json.dumps({**me, "token": "theirs", **fields}).encode())
+    mine = lease(store)
+    mine.acquire()
+    assert json.loads(store.read(NAME))["token"] != "theirs"
+    mine.release()
+
+
+def test_who_keeps_writing_what_is_no_lease_is_respected_with_a_remedy(tmp_path: Path) -> None:
+    store, stop = Store(tmp_path), threading.Event()
+    store.write(NAME, b"[0]")
+
+    def beat() -> None:
+        count = 0
+        while not stop.wait(BEAT_S / 4):
+            store.write(NAME, f"[{(count := count + 1)}]".encode())
+
+    with ThreadPoolExecutor(1) as pool:
+        beating = pool.submit(beat)
+        try:
+            with pytest.raises(LeaseHeld, match=r"delete lease\.json"):
+                Lease(store, beat_s=0.5).acquire()
+        finally:
+            stop.set()
+            beating.result()
+
+
+def test_damage_while_it_is_held_does_not_end_the_heartbeat(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    mine = lease(store)
+    mine.acquire()
+    for damage in (b"[]", b"7", b"[" * 100_000):
+        store.write(NAME, damage)
+        wait_until(lambda damage=damage: store.read(NAME) != damage, "the lease is written again")
+    mine.release()
+    assert not store.exists(NAME)
+
+
+def test_a_machine_of_the_same_name_is_another_one(tmp_path: Path) -> None:
+    """Two clones share a name: a process that is not here may well run there."""
+    store = Store(tmp_path)
+    me = json.loads(lease(store)._content())
+    gone = {**me, "token": "theirs", "pid": 2**22 - 3}
+    assert Holder.parse(json.dumps(gone).encode()).died_here()
+    for machine in ("another boot id pid:[4026531836]", None):
+        there = Holder.parse(json.dumps({**gone, "machine": machine}).encode())
+        assert not there.died_here()
+
+
+def test_a_clock_that_was_set_does_not_make_a_holder_dead(tmp_path: Path) -> None:
+    """The start of a process by the clock shifts with the clock; in ticks it does not."""
+    me = Holder.parse(lease(Store(tmp_path))._content())
+    assert me is not None
+    assert me.started is not None
+    assert me.started < 10 * 365 * 24 * 3600 * 100, "since the kernel's start, not since 1970"
+    assert not me.died_here()
+
+
+def test_a_process_of_another_user_is_alive(tmp_path: Path) -> None:
+    me = json.loads(lease(Store(tmp_path))._content())
+    first = Holder.parse(json.dumps({**me, "pid": 1, "started": None}).encode())
+    assert not first.died_here()
 
 
 def test_who_loses_the_lease_is_told_and_leaves_the_new_one_alone(store: Store) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from drivers import Driver, label_stream, wait_until
 from fault_proxy import FaultProxy
+from hypothesis import example, given
+from hypothesis import strategies as st
 from metrics_scrape import OF_DOMAINS, names, scrape, total, watched
 from oracle import check_verified
 from places import Place
 from s3_server import S3Server
-from tiny import members, put, put_tars, tar
+from tiny import Assets, members, put, put_tars, tar
 
+from mint_stream.config import PRESETS
+from mint_stream.output.units import CameraDomain, CommittedUnit, UnitFacts
 from mint_stream.pipeline import metrics
 
 
@@ -59,9 +65,7 @@ def test_a_running_pipeline_shows_every_metric_and_logs_json(
                 raise
             driver.interrupt()
             assert driver.wait() == 0, driver.err
-            # What Ray's core says is no log line of Python: `[2026-... E 1 1] core_worker.cc: ...`.
-            said = [line for line in driver.err.splitlines() if not line.startswith("[")]
-            lines = [json.loads(line) for line in said]
+            lines = [json.loads(line) for line in driver.err.splitlines()]
             assert driver.out == ""
     assert fault.hit == 2
     check_verified(place.output)
@@ -126,7 +130,7 @@ def test_a_gauge_is_told_again_until_it_may_rest(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(metrics, "Gauge", Noted)
     monkeypatch.setattr(metrics, "_AGAIN_S", 0.001)
-    gauge = metrics.KeptGauge("mint_of_a_test", "", ("output",))
+    gauge = metrics.KeptGauge("of_a_test", "")
     gauge.set(7, {"output": "o"})
     wait_until(lambda: told[1:] == [7] * len(told[1:]) and len(told) > 2, "it is told again")
     gauge.set(0, {"output": "o"})
@@ -134,19 +138,19 @@ def test_a_gauge_is_told_again_until_it_may_rest(monkeypatch: pytest.MonkeyPatch
     assert told[-1] == 0
 
 
-UNIT = {
-    "unit": "u",
-    "won": False,
-    "labelled": 4,
-    "abstained": 0,
-    "adapted": 0,
-    "rejected": "{}",
-    "bank_seq": None,
-    "bank_staleness": None,
-    "cameras": "{}",
-    "spared": 0,
-    "stage_seconds": '{"encoder": 0.5, "commit": 0.25, "views": 0.0}',
-}
+UNIT = CommittedUnit(
+    unit="u",
+    won=False,
+    facts=UnitFacts(labelled=4, stage_seconds={"encoder": 0.5, "commit": 0.25, "views": 0.0}),
+)
+WON = replace(UNIT, won=True)
+
+
+def of_camera(name: str, drift: float) -> CommittedUnit:
+    """A committed unit of one camera."""
+    domain = CameraDomain(camera=name, domain=1, drift=drift, guard="adapting", frames=4)
+    return replace(WON, facts=replace(WON.facts, cameras=(domain,)))
+
 
 Told = list[tuple[str, float, dict[str, str]]]
 """Name, number and tags of what Ray was told."""
@@ -180,7 +184,7 @@ def test_counters_of_a_unit_that_lost_the_race_are_left_out(told: Told) -> None:
         ("mint_commit_seconds", 0.25),
     ]
     told.clear()
-    run.add({**UNIT, "won": True})
+    run.add(WON)
     numbers = [(name, by) for name, by, _ in told]
     assert ("mint_frames", 4) in numbers
     assert ("mint_adapted_frames", 0) not in numbers, "Ray refuses to add nothing"
@@ -189,8 +193,7 @@ def test_counters_of_a_unit_that_lost_the_race_are_left_out(told: Told) -> None:
 def test_every_camera_has_its_drift_up_to_a_bound(told: Told) -> None:
     run = metrics.RunMetrics("out", follow=False)
     for number in range(metrics.MOST_CAMERAS + 20):
-        said = {"domain": 1, "drift": number / 8, "guard": "adapting", "frames": 4}
-        run.add({**UNIT, "won": True, "cameras": json.dumps({f"c{number}": said})})
+        run.add(of_camera(f"c{number}", number / 8))
     run.end()
     drift = [(by, tags) for name, by, tags in told if name == "mint_drift_score"]
     assert (1.0, {"camera": "c8"}) in drift
@@ -198,3 +201,67 @@ def test_every_camera_has_its_drift_up_to_a_bound(told: Told) -> None:
     guard = [(by, tags) for name, by, tags in told if name == "mint_guard_frames"]
     assert guard[8] == (4, {"state": "adapting", "camera": "c8"})
     assert guard[-20:] == [(4, {"state": "adapting", "camera": "others"})] * 20
+
+
+@given(st.text(st.characters(), max_size=12))
+@example("Süd")
+@example("50 %")
+@example("Lager\n2\x00")
+@example("\ud800 half of a pair")
+def test_any_text_becomes_a_tag_that_ray_takes_and_back(text: str) -> None:
+    """A camera called "Süd" ended the run: Ray's tags are ASCII."""
+    tag = metrics.tag_text(text)
+    assert tag.isascii()
+    assert tag.isprintable()
+    assert unquote(tag, errors="surrogatepass") == text
+
+
+def test_a_tag_that_ray_takes_as_it_is_stays_readable() -> None:
+    assert metrics.tag_text("s3://fleet/out (v2)/cam_7") == "s3://fleet/out (v2)/cam_7"
+    assert metrics.tag_text("Süd") == "S%C3%BCd"
+
+
+def test_names_beyond_ascii_reach_ray_escaped(told: Told) -> None:
+    run = metrics.RunMetrics("münchen", follow=False)
+    run.add(of_camera("Süd", 0.5))
+    run.end()
+    tags = [tags for name, _, tags in told if name in ("mint_drift_score", "mint_guard_frames")]
+    assert {tag["camera"] for tag in tags} == {"S%C3%BCd"}
+
+
+@pytest.mark.parametrize("fails", ["made", "told"])
+def test_no_metric_ends_a_run(
+    fails: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def __init__(self, name: str, *_: object, **__: object) -> None:
+            if fails == "made":
+                raise OSError(f"{name} cannot be made")
+
+        def inc(self, by: float, tags: dict[str, str]) -> None:
+            raise UnicodeEncodeError("ascii", "", 0, 1, "of a test")
+
+        set = observe = inc
+
+    for kind in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(metrics, kind, Broken)
+    monkeypatch.setattr(metrics, "_failed", set())
+    for _ in range(3):
+        run = metrics.RunMetrics("out", follow=False)
+        run.start()
+        run.add(WON)
+        run.add(None)  # type: ignore[arg-type]
+        run.end()
+        metrics.CheckpointMetrics("out").saved(7)
+        metrics.counter("store_retries", "", "operation").inc(1, {"output": "o", "operation": "r"})
+    said = [record.getMessage() for record in caplog.records]
+    assert any("mint_frames" in line or "metric frames " in line for line in said)
+    assert len(said) == len(set(said)), "each once"
+
+
+def test_a_camera_called_sued_is_labelled_by_the_default_preset(
+    cluster: None, tmp_path: Path, assets: Assets
+) -> None:
+    place = Place(str(tmp_path / "Aufnahmen März 50%"), assets)
+    ids = put_tars(place.input, shards=1, frames=8, cameras=["Süd", "北"])
+    assert place.run(method=PRESETS["realtime"]).frames == len(ids)

@@ -40,7 +40,11 @@ class Driver:
     """`python ARGUMENTS` in the background; on exit everything that it started is killed."""
 
     def __init__(
-        self, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path = REPOSITORY,
     ) -> None:
         self.token = secrets.token_hex(8)
         # Short: Ray's sockets lie below it, and their paths may have 107 characters.
@@ -55,7 +59,7 @@ class Driver:
             TOKEN: self.token,
             **(environment or {}),
         }
-        self._arguments = list(arguments)
+        self._arguments, self._cwd = list(arguments), cwd
 
     def __enter__(self) -> Driver:
         with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
@@ -64,7 +68,7 @@ class Driver:
                 stdout=out,
                 stderr=err,
                 env=self._environment,
-                cwd=REPOSITORY,
+                cwd=self._cwd,
                 start_new_session=True,
             )
         return self
