@@ -13,9 +13,15 @@ from fsspec.utils import glob_translate
 from mint_stream.config import ConfigError
 from mint_stream.input.frames import has_image_suffix, valid_text
 from mint_stream.input.grid import shard_id
+from mint_stream.input.left_out import LeftOut, is_system
 from mint_stream.input.shard import Kind, Member, Shard
 from mint_stream.store.store import RetryPolicy, Store, split_url
 from mint_stream.store.types import ObjectInfo
+
+TAR_SUFFIXES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst"),
+    *(".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"),
+)
 
 
 def discover(
@@ -24,13 +30,15 @@ def discover(
     unit_size: int,
     taken: Collection[str] = frozenset(),
     retry: RetryPolicy | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Shard]:
     """The shards of a folder, file or glob (local or any fsspec address), in natural order.
 
-    Natural order: digits count as numbers, so `frame2` comes before `frame10`. Hidden files,
-    `_temporary` folders and files of other kinds are left out; nothing found is an empty list.
-    Loose images whose frame ids are in `taken` are left out as well: the others are grouped anew,
-    so that a folder that has grown makes shards of its new images only.
+    Natural order: digits count as numbers, so `frame2` comes before `frame10`. Hidden files and
+    what systems keep for themselves (`_temporary`, `@eaDir`, ...) are passed over; so are files of
+    kinds that are not read, which `left_out` counts. Nothing found is an empty list. Loose images
+    whose frame ids are in `taken` are left out as well: the others are grouped anew, so that a
+    folder that has grown makes shards of its new images only.
 
     Raises `ConfigError` for a single file that is no shard, `StorageError` as the store does.
     """
@@ -38,6 +46,7 @@ def discover(
     store = Store(root, retry=retry)
     shards: list[Shard] = []
     loose: list[ObjectInfo] = []
+    left_out = LeftOut() if left_out is None else left_out
     for info in sorted(found, key=_order):
         kind = _kind(info.name)
         if kind == "images":
@@ -47,6 +56,8 @@ def discover(
             uri = valid_text(store.uri(info.name))
             members = (Member(info.name, info.size),)
             shards.append(Shard(uri, shard_id(uri, _version(info)), kind, store.uri(), members))
+        else:
+            left_out.add(valid_text(info.name))
     for folder, images in itertools.groupby(loose, key=lambda info: info.name.rpartition("/")[0]):
         images_left = list(images)
         while images_left:
@@ -64,8 +75,8 @@ def _find(input_url: str, retry: RetryPolicy | None) -> tuple[str, list[ObjectIn
         if info is not None:
             if _kind(info.name) is None:
                 raise ConfigError(
-                    f"input is {input_url!r}; a single file must be a tar (.tar, .tar.gz, .tgz), "
-                    "a Parquet file (.parquet) or an image"
+                    f"input is {input_url!r}; a single file must be a tar (.tar, .tar.gz, .tgz, "
+                    ".tar.zst, .tar.bz2, .tar.xz), a Parquet file (.parquet) or an image"
                 )
             return folder, [info]
     if re.search(r"[*?\[]", input_url):
@@ -86,16 +97,22 @@ def _split_glob(url: str) -> tuple[str, str]:
     return protocol + mark + ("/".join(parts[:first]) or "/"), "/".join(parts[first:])
 
 
-_SKIPPED = {"_temporary", "__MACOSX"}
+_OF_WRITERS = re.compile(
+    r"(?:.*/)?(?:(?:_temporary|_delta_log|_spark_metadata)/.*"
+    r"|_success|_metadata|_common_metadata|_(?:started|committed)_[0-9]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What Spark and its kind write beside their Parquet files."""
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part in _SKIPPED for part in name.split("/"))
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return hidden or is_system(name) or _OF_WRITERS.fullmatch(name) is not None
 
 
 def _kind(name: str) -> Kind | None:
     lower = name.lower()
-    if lower.endswith((".tar", ".tar.gz", ".tgz")):
+    if lower.endswith(TAR_SUFFIXES):
         return "tar"
     if lower.endswith((".parquet", ".pq")):
         return "parquet"

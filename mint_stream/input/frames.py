@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -20,6 +21,8 @@ _DECODED = {"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "bmp", "dib", "
 # A file with such a name is a frame all the same, so that its loss shows among the rejects.
 _NOT_DECODED = {"heic", "heif", "jp2", "j2k", "jxl", "tga"}
 IMAGE_SUFFIXES = frozenset(_DECODED | _NOT_DECODED)
+_MOST_TEXT = 1024
+"""Characters of a camera's name: thousands of them wait in memory for their images."""
 MAX_IMAGE_BYTES = 256 * 2**20
 """A larger image is rejected unread, so that one damaged length cannot take all the memory."""
 
@@ -108,17 +111,22 @@ class FrameIds:
 
     def __init__(self, shard_uri: str) -> None:
         self._shard_uri = shard_uri
-        self._taken: set[str] = set()
-        self._repeats: dict[str, int] = {}
+        self._taken: set[bytes] = set()
+        self._repeats: dict[bytes, int] = {}
 
     def take(self, name: str) -> str:
         """The id of the next frame, whose member is called `name` (valid text)."""
-        unique = name
-        while unique in self._taken:
-            self._repeats[name] = self._repeats.get(name, 0) + 1
-            unique = f"{name}~{self._repeats[name]}"
-        self._taken.add(unique)
+        unique, first = name, name_digest(name)
+        while (digest := name_digest(unique)) in self._taken:
+            self._repeats[first] = self._repeats.get(first, 0) + 1
+            unique = f"{name}~{self._repeats[first]}"
+        self._taken.add(digest)
         return f"{self._shard_uri}#{unique}"
+
+
+def name_digest(name: str) -> bytes:
+    """What stands for `name` where there may be millions of them, each as long as it likes."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def parse_facts(fields: Mapping[str, Any]) -> Facts:
@@ -165,13 +173,14 @@ def path_facts(path: str) -> Facts:
 
 
 def parse_text(value: Any) -> str | None:
-    """A name given as text or as a whole number; None for anything else."""
+    """A name given as text or as a whole number; None for anything else, and for longer ones."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     try:
-        return valid_text(str(value).strip()) or None
+        text = valid_text(str(value).strip())
     except ValueError:  # a number of more digits than Python is willing to write
         return None
+    return text if 0 < len(text) <= _MOST_TEXT else None
 
 
 def parse_timestamp(value: Any) -> datetime | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mint_stream.input.frames import Frame, Reject, valid_text
 from mint_stream.input.grid import ShardProgress, unit_id
 from mint_stream.input.images import ImageError, decode
+from mint_stream.input.left_out import LeftOut
 from mint_stream.input.shard import Shard
 from mint_stream.input.shards import read_frames
 from mint_stream.store.store import Store
@@ -83,6 +84,8 @@ class Unit:
     """Whether `--limit` cut it short."""
     shard_frames: int | None = None
     """In a shard's last unit: how many frames the shard has."""
+    left_out: str | None = None
+    """In that unit too: members of kinds that are not read, a `LeftOut` as JSON; None for none."""
     read_seconds: float = 0.0
 
 
@@ -149,7 +152,7 @@ def _units(
     """The units of a shard. Each is held back until the next one begins or the shard ends, so
     that the last one can say so."""
     started = time.perf_counter()
-    cell, index, first = -1, progress.first_left() - 1, -1
+    cell, index, first, left_out = -1, progress.first_left() - 1, -1, LeftOut()
     decoded: list[DecodedFrame | Rejected] = []
     items = read_frames(
         shard,
@@ -157,6 +160,7 @@ def _units(
         stop=stop,
         image_column=config.image_column,
         id_column=config.id_column,
+        left_out=left_out,
     )
     for item in items:
         index = item.index
@@ -174,9 +178,11 @@ def _units(
         first = 0
     if first >= 0:
         read_s = time.perf_counter() - started
-        shard_frames = index + 1 if at_end else None
-        unit = replace(_unit(shard, first, decoded), read_seconds=read_s)
-        yield replace(unit, shard_frames=shard_frames, partial=not at_end)
+        unit = replace(_unit(shard, first, decoded), read_seconds=read_s, partial=not at_end)
+        if at_end:
+            told = left_out.to_json() if left_out else None
+            unit = replace(unit, shard_frames=index + 1, left_out=told)
+        yield unit
 
 
 def _unit(shard: Shard, start: int, decoded: Sequence[DecodedFrame | Rejected]) -> Unit:

@@ -33,7 +33,7 @@ from mint_stream.pipeline.metrics import RunMetrics
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import StreamBroken
 from mint_stream.pipeline.parts import run_bank
-from mint_stream.pipeline.preflight import Prepared, prepare
+from mint_stream.pipeline.preflight import Prepared, prepare, tell_left_out
 from mint_stream.pipeline.signals import stop_on_signals
 from mint_stream.pipeline.summary import RunFailed, RunSummary
 from mint_stream.pipeline.tally import Tally, summarize
@@ -88,6 +88,7 @@ class Run:
         lease = Lease(self.prepared.store, on_lost=self._lose_lease)
         lease.acquire()
         try:
+            tell_left_out(self.prepared)
             done = load_done(self.prepared.store, self.prepared.unit_size)
             self._units_before, self._frames_before = len(done.units), done.frames
             left = left_to_do(self.config, self.prepared, done)
