@@ -121,13 +121,25 @@ class ReadConfig:
     """Pixels that the method needs of an image's short side; larger photographs are reduced."""
 
 
-def read_shard(task: ShardTask, config: ReadConfig, control: Control) -> Iterator[Unit]:
-    """The units of a shard that are not yet committed."""
+_DEADLY = (
+    "reading on from here ended the process that read, several times, most often because the "
+    "machine had no memory left: the rest of the shard is given up. If it is sound and the machine "
+    "was too small, label it under another name, or into another --output"
+)
+
+
+def read_shard(
+    task: ShardTask, config: ReadConfig, control: Control, *, given_up: int | None = None
+) -> Iterator[Unit]:
+    """The units of a shard that are not yet committed.
+
+    given_up: after so many of them the rest of the shard is one reject, and not read.
+    """
     if task.refused:
         yield _refused(task.shard, task.refused)
         return
     progress = ShardProgress(config.unit_size, task.frames_from)
-    for unit in _units(task.shard, progress, task.stop, config):
+    for unit in _units(task.shard, progress, task.stop, config, given_up):
         if control.stopping():
             return
         yield unit
@@ -135,23 +147,39 @@ def read_shard(task: ShardTask, config: ReadConfig, control: Control) -> Iterato
 
 def _refused(shard: Shard, why: str) -> Unit:
     """A unit without frames that says why the shard has none: committed, it is not asked again."""
+    return replace(_of_reject(shard, 0, "list", "ShardReplaced", why), shard_frames=0)
+
+
+def _rest(shard: Shard, index: int) -> Unit:
+    """The last unit of a shard that is given up from frame `index` on."""
+    return replace(_of_reject(shard, index, "read", "ReaderDied", _DEADLY), shard_frames=index + 1)
+
+
+def _of_reject(shard: Shard, start: int, stage: str, error_type: str, message: str) -> Unit:
     reject = Rejected(
         frame=None,
         member=None,
-        stage="list",
-        error_type="ShardReplaced",
-        message=why,
+        stage=stage,
+        error_type=error_type,
+        message=message,
         size_bytes=shard.size_bytes,
     )
-    return replace(_unit(shard, 0, []), rejects=(reject,), shard_frames=0)
+    return replace(_unit(shard, start, []), rejects=(reject,))
 
 
 def _units(
-    shard: Shard, progress: ShardProgress, stop: int | None, config: ReadConfig
+    shard: Shard,
+    progress: ShardProgress,
+    stop: int | None,
+    config: ReadConfig,
+    given_up: int | None,
 ) -> Iterator[Unit]:
     """The units of a shard. Each is held back until the next one begins or the shard ends, so
     that the last one can say so."""
-    started = time.perf_counter()
+    if given_up == 0:
+        yield _rest(shard, progress.first_left())
+        return
+    started, yielded = time.perf_counter(), 0
     cell, index, first, left_out = -1, progress.first_left() - 1, -1, LeftOut()
     decoded: list[DecodedFrame | Rejected] = []
     items = read_frames(
@@ -170,7 +198,10 @@ def _units(
             if first >= 0:
                 read_s = time.perf_counter() - started
                 yield replace(_unit(shard, first, decoded), read_seconds=read_s)
-                started = time.perf_counter()
+                started, yielded = time.perf_counter(), yielded + 1
+                if yielded == given_up:
+                    yield _rest(shard, index)
+                    return
             cell, first, decoded = progress.cell(index), index, []
         decoded.append(_decoded(item, config))
     at_end = stop is None or index + 1 < stop
