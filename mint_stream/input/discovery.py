@@ -6,12 +6,17 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from fsspec.utils import glob_translate
 
 from mint_stream.config import ConfigError
-from mint_stream.input.frames import has_image_suffix, valid_text
+from mint_stream.input.frames import (
+    has_image_suffix,
+    sidecar_stem,
+    sidecar_stems,
+    valid_text,
+)
 from mint_stream.input.grid import shard_id
 from mint_stream.input.left_out import LeftOut, is_system
 from mint_stream.input.shard import Kind, Member, Shard
@@ -42,8 +47,10 @@ def discover(
 
     Raises `ConfigError` for a single file that is no shard, `StorageError` as the store does.
     """
-    root, found = _find(input_url, retry)
+    root, found, listed = _find(input_url, retry)
     store = Store(root, retry=retry)
+    sidecars = _sidecars_of(found, listed)
+    used = set(sidecars.values())
     shards: list[Shard] = []
     loose: list[ObjectInfo] = []
     left_out = LeftOut() if left_out is None else left_out
@@ -56,18 +63,20 @@ def discover(
             uri = valid_text(store.uri(info.name))
             members = (Member(info.name, info.size),)
             shards.append(Shard(uri, shard_id(uri, _version(info)), kind, store.uri(), members))
-        else:
+        elif info.name not in used:
             left_out.add(valid_text(info.name))
     for folder, images in itertools.groupby(loose, key=lambda info: info.name.rpartition("/")[0]):
         images_left = list(images)
         while images_left:
-            shards.append(_loose_shard(store, folder, images_left[:unit_size]))
+            shards.append(_loose_shard(store, folder, images_left[:unit_size], sidecars))
             del images_left[:unit_size]
     return sorted(shards, key=lambda shard: _natural(shard.members[0].name))
 
 
-def _find(input_url: str, retry: RetryPolicy | None) -> tuple[str, list[ObjectInfo]]:
-    """The root that the names found are relative to, and what was found."""
+def _find(
+    input_url: str, retry: RetryPolicy | None
+) -> tuple[str, list[ObjectInfo], list[ObjectInfo]]:
+    """The root that names are relative to, what was found, and what else is there beside it."""
     folder, name = split_url(input_url)
     if name:
         store = Store(folder, retry=retry)
@@ -78,15 +87,27 @@ def _find(input_url: str, retry: RetryPolicy | None) -> tuple[str, list[ObjectIn
                     f"input is {input_url!r}; a single file must be a tar (.tar, .tar.gz, .tgz, "
                     ".tar.zst, .tar.bz2, .tar.xz), a Parquet file (.parquet) or an image"
                 )
-            return folder, [info]
+            stems = sidecar_stems(name) if _kind(name) == "images" else ()
+            beside = [store.stat(f"{stem}.json") for stem in dict.fromkeys(stems)]
+            return folder, [info], [other for other in beside if other is not None]
     if re.search(r"[*?\[]", input_url):
         root, pattern = _split_glob(input_url)
         matches = re.compile(glob_translate(pattern)).match
         prefix = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-        found = Store(root, retry=retry).list(prefix)
-        return root, [info for info in found if matches(info.name) and not _is_hidden(info.name)]
-    found = Store(input_url, retry=retry).list()
-    return input_url, [info for info in found if not _is_hidden(info.name)]
+        listed = Store(root, retry=retry).list(prefix)
+        found = [info for info in listed if matches(info.name) and not _is_hidden(info.name)]
+        return root, found, listed
+    listed = Store(input_url, retry=retry).list()
+    return input_url, [info for info in listed if not _is_hidden(info.name)], listed
+
+
+def _sidecars_of(found: list[ObjectInfo], listed: list[ObjectInfo]) -> dict[str, str]:
+    """For the loose images among `found`: the names of their sidecars, which are in `listed`."""
+    stems = ((sidecar_stem(info.name, info.size), info.name) for info in listed)
+    names = {stem: name for stem, name in stems if stem is not None}
+    images = [info.name for info in found if names and _kind(info.name) == "images"]
+    theirs = ((name, next(filter(names.get, sidecar_stems(name)), None)) for name in images)
+    return {name: names[stem] for name, stem in theirs if stem is not None}
 
 
 def _split_glob(url: str) -> tuple[str, str]:
@@ -133,11 +154,13 @@ def _version(info: ObjectInfo) -> str:
     return info.etag or f"{info.size}-{info.mtime!r}"
 
 
-def _loose_shard(store: Store, folder: str, images: list[ObjectInfo]) -> Shard:
+def _loose_shard(
+    store: Store, folder: str, images: list[ObjectInfo], sidecars: Mapping[str, str]
+) -> Shard:
     """A group of loose images. Its address names the first and the last of them."""
     names = [info.name.rpartition("/")[2] for info in images]
     ends = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
     uri = valid_text(f"{store.uri(folder)}#{ends}")
     version = json.dumps([[info.name, _version(info)] for info in images])
-    members = tuple(Member(info.name, info.size) for info in images)
+    members = tuple(Member(info.name, info.size, sidecars.get(info.name)) for info in images)
     return Shard(uri, shard_id(uri, version), "images", store.uri(), members)

@@ -139,6 +139,31 @@ def parse_facts(fields: Mapping[str, Any]) -> Facts:
     )
 
 
+MAX_SIDECAR_BYTES = 2**20
+"""A larger JSON file is none."""
+
+
+def sidecar_stem(name: str, size_bytes: int) -> str | None:
+    """What a sidecar of that name belongs to (see `sidecar_stems`); None for what is none."""
+    fits = name.lower().endswith(".json") and size_bytes <= MAX_SIDECAR_BYTES
+    return name[: -len(".json")] if fits else None
+
+
+def sidecar_stems(name: str) -> tuple[str, str, str]:
+    """What sidecars of the image `name` may be called before `.json`, the surest first.
+
+    As the image itself; as that up to its last dot; as WebDataset's key.
+    """
+    return name, name.rpartition(".")[0], key_of(name) or name
+
+
+def key_of(name: str) -> str | None:
+    """WebDataset's key: the name up to the first dot of its last part; None without one."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, _ = base.partition(".")
+    return f"{folder}{slash}{stem}" if stem and dot else None
+
+
 def parse_sidecar(data: bytes, name: str) -> Facts:
     """The facts in a sidecar's JSON. A broken one costs only itself: it is logged."""
     try:

@@ -47,6 +47,11 @@ class LeftOut:
             for kind, (count, example) in kinds
         )
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What there was of."""
+        return frozenset(self._kinds)
+
     def add(self, name: str) -> None:
         """Count one file that is called `name` (valid text)."""
         shown = name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}..."

@@ -71,7 +71,7 @@ def read_ids(
     left_out: LeftOut | None = None,
 ) -> Iterator[str]:
     """The frame ids of everything that `read_frames` yields, found without reading images."""
-    items = all_items(shard, None, image_column, id_column, None, left_out)
+    items = all_items(shard, None, image_column, id_column, None, left_out, facts=False)
     return (item.frame for item in items if item.frame is not None)
 
 
@@ -106,11 +106,16 @@ def all_items(
     id_column: str | None,
     data_from: int | None,
     left_out: LeftOut | None = None,
+    *,
+    facts: bool = True,
 ) -> Generator[Frame | Reject]:
-    """All items from index 0; those from `data_from` on with their bytes (None: none of them)."""
+    """All items from index 0; those from `data_from` on with their bytes (None: none of them).
+
+    facts: what sidecars of loose images say is asked for, of those whose bytes are or of all.
+    """
     store = store or Store(shard.root)
     if shard.kind == "images":
-        yield from loose_items(shard, store, data_from)
+        yield from loose_items(shard, store, data_from, facts=facts)
         return
     member = shard.members[0]
     index = 0

@@ -13,9 +13,16 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mint_stream.input.frames import Facts, Frame, Reject, ShardError, path_facts
+from mint_stream.input.frames import (
+    Facts,
+    Frame,
+    Reject,
+    ShardError,
+    path_facts,
+    sidecar_stems,
+)
 from mint_stream.input.left_out import LeftOut
-from mint_stream.input.tar_members import Image, Sidecar, members, sidecar_stems
+from mint_stream.input.tar_members import Image, Sidecar, members
 from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)

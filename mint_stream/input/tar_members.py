@@ -16,8 +16,10 @@ from mint_stream.input.frames import (
     FrameIds,
     Reject,
     has_image_suffix,
+    key_of,
     name_digest,
     parse_sidecar,
+    sidecar_stem,
     valid_text,
 )
 from mint_stream.input.left_out import LeftOut, is_system
@@ -27,7 +29,6 @@ log = logging.getLogger(__name__)
 
 _MAX_PLACES = 100_000
 """Members that a link can mean: the last ones."""
-_MAX_SIDECAR_BYTES = 2**20
 _MAX_NAME = 4096
 """Characters; no system has longer paths."""
 _LINKS = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
@@ -78,9 +79,10 @@ def members(
             continue
         if info.isreg() and not stream.holds(info, look=False):
             raise cut_short(info)
-        if key is not None and _is_sidecar(info):
+        stem = sidecar_stem(info.name, info.size)
+        if key is not None and stem is not None:
             if sidecars:
-                yield Sidecar(info.name[: -len(".json")], key, reader.facts(tar, info))
+                yield Sidecar(stem, key, reader.facts(tar, info))
             elif info.isreg():
                 reader.remember(info)
         elif info.isreg() and not info.name.rpartition("/")[2].startswith("."):
@@ -180,21 +182,5 @@ class _Reader:
         return Reject(frame, self._uri, member, index, "read", error_type, why, info.size)
 
 
-def key_of(name: str) -> str | None:
-    """WebDataset's key: the name up to the first dot of its last part; None without one."""
-    folder, slash, base = name.rpartition("/")
-    stem, dot, _ = base.partition(".")
-    return f"{folder}{slash}{stem}" if stem and dot else None
-
-
-def sidecar_stems(name: str) -> tuple[str, str, str]:
-    """What sidecars of the image `name` may be called before `.json`, the surest first."""
-    return name, name.rpartition(".")[0], key_of(name) or name
-
-
 def _digest(name: str) -> bytes:
     return name_digest(posixpath.normpath(name))
-
-
-def _is_sidecar(info: tarfile.TarInfo) -> bool:
-    return info.name.lower().endswith(".json") and info.size <= _MAX_SIDECAR_BYTES
