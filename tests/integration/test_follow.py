@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from drivers import Driver, label_stream
 from oracle import Output, check_bank, check_frames
 from places import Place
