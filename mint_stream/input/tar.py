@@ -104,6 +104,7 @@ class _Group:
             self._images.append(member)
         else:
             self._sidecars[member.stem] = member.facts
+            self._bound()
 
     def is_full(self) -> bool:
         """Whether there is more than waits for the rest of the group."""

@@ -80,7 +80,7 @@ def members(
         if info.isreg() and not stream.holds(info, look=False):
             raise cut_short(info)
         stem = sidecar_stem(info.name, info.size)
-        if key is not None and stem is not None:
+        if key is not None and stem is not None and len(stem) <= _MAX_NAME:
             if sidecars:
                 yield Sidecar(stem, key, reader.facts(tar, info))
             elif info.isreg():

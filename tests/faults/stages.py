@@ -19,7 +19,7 @@ from mint_stream.input import units
 from mint_stream.input.frames import Frame, Reject
 from mint_stream.input.grid import unit_start
 from mint_stream.input.shard import Shard
-from mint_stream.input.units import ReadConfig
+from mint_stream.input.units import ReadConfig, Unit
 from mint_stream.method.bank_state import Update
 from mint_stream.pipeline import dataset
 from mint_stream.pipeline.bank_actor import RemoteBank
@@ -162,6 +162,6 @@ class DyingLabelUnits(dataset.LabelUnits):
 
 def _first_number(parcel: pa.Table, unit_size: int) -> int:
     """The number of a parcel's first unit among all: the shards have FRAMES each."""
-    unit = next(unpack(parcel))
-    shard = int(unit["shard"].rpartition("/")[2].removesuffix(".tar"))
-    return (shard * FRAMES + unit_start(unit["unit"])) // unit_size
+    unit = next(unpack(Unit, parcel))
+    shard = int(unit.shard.rpartition("/")[2].removesuffix(".tar"))
+    return (shard * FRAMES + unit_start(unit.unit)) // unit_size

@@ -302,17 +302,31 @@ class TestBombs:
         (tmp_path / "s.tar.gz").write_bytes(gzip.compress(block + extended * 60_000, 1))
         self.refused(tmp_path)
 
-    def test_long_names_of_many_members_are_not_all_kept(self, tmp_path: Path) -> None:
-        names = [f"{number}{'n' * 4000}.jpg" for number in range(5_000)]
-        file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
-            for name in names:
-                archive.addfile(tarfile.TarInfo(name))
-        (tmp_path / "s.tar").write_bytes(file.getvalue())
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "%04d" + "n" * 4000 + ".jpg",
+            "one-key." + "n" * 4000 + "%04d.json",
+            "%04d" + "n" * 40_000 + ".json",
+            "%04d" + "n" * 40_000,
+        ],
+        ids=["images", "sidecars", "longer sidecars", "others"],
+    )
+    def test_long_names_of_many_members_are_not_all_kept(
+        self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("mint_stream.input.tar._MAX_EARLY_SIDECARS", 500)
+        count = 32_000_000 // len(name)
+        with tarfile.open(tmp_path / "s.tar", mode="w", format=tarfile.GNU_FORMAT) as archive:
+            for number in range(count):
+                info = tarfile.TarInfo(name % number)
+                info.size = 16
+                archive.addfile(info, io.BytesIO(b'{"camera": "c1"}'))
         (shard,) = discover(str(tmp_path), unit_size=16)
         tracemalloc.start()
         try:
-            assert sum(1 for _ in read_frames(shard)) == 5_000
+            items = sum(1 for _ in read_frames(shard))
+            assert items == (count if name.endswith(".jpg") else 0)
             assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
         finally:
             tracemalloc.stop()
