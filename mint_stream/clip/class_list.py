@@ -28,6 +28,7 @@ from mint_stream.store.errors import ObjectMissing
 from mint_stream.store.store import RetryPolicy, Store, split_url
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
+_MOST_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,15 @@ def load_class_list(url: str, *, retry: RetryPolicy | None = None) -> ClassList:
     """
     folder, name = split_url(url)
     try:
-        data = Store(folder, retry=retry).read(name)
+        with Store(folder, retry=retry).open(name) as file:
+            data = file.read(_MOST_BYTES + 1)
     except ObjectMissing as error:
         raise ConfigError(f"labels is {url!r}; there is no such file") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(
+            f"labels {url}: it has more than {_MOST_BYTES:,} bytes; a class list is text, with a "
+            "line or an entry for each class"
+        )
     try:
         text = _decode(data)
         if name.lower().endswith((".yaml", ".yml")):
@@ -113,9 +120,24 @@ def _from_table(text: str, suffix: str) -> ClassList:
     return _structured(found) if isinstance(found, dict) else ClassList._named(found)
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """YAML in which nothing stands for something else: a page of aliases may mean gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if getattr(event, "anchor", None) is not None:
+            problem = "anchors and aliases are not read: put quotes around a name with & or *"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+
 def _from_yaml(text: str) -> ClassList:
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _WithoutAliases)
+    except RecursionError as error:
+        raise ConfigError("its brackets are nested too deep for a class list") from error
+    except ValueError as error:  # a date that does not exist, a number of thousands of digits
+        raise ConfigError(f"a value in it is none ({error}): put quotes around it") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -30,6 +31,8 @@ _DECODED = {"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "bmp", "dib", "
 # A file with such a name is a frame all the same, so that its loss shows among the rejects.
 _NOT_DECODED = {"heic", "heif", "jp2", "j2k", "jxl", "tga"}
 IMAGE_SUFFIXES = frozenset(_DECODED | _NOT_DECODED)
+_MOST_TEXT = 1024
+"""Characters of a camera's name: thousands of them wait in memory for their images."""
 MAX_IMAGE_BYTES = 256 * 2**20
 """A larger image is rejected unread, so that one damaged length cannot take all the memory."""
 
@@ -118,17 +121,22 @@ class FrameIds:
 
     def __init__(self, shard_uri: str) -> None:
         self._shard_uri = shard_uri
-        self._taken: set[str] = set()
-        self._repeats: dict[str, int] = {}
+        self._taken: set[bytes] = set()
+        self._repeats: dict[bytes, int] = {}
 
     def take(self, name: str) -> str:
         """The id of the next frame, whose member is called `name` (valid text)."""
-        unique = name
-        while unique in self._taken:
-            self._repeats[name] = self._repeats.get(name, 0) + 1
-            unique = f"{name}~{self._repeats[name]}"
-        self._taken.add(unique)
+        unique, first = name, name_digest(name)
+        while (digest := name_digest(unique)) in self._taken:
+            self._repeats[first] = self._repeats.get(first, 0) + 1
+            unique = f"{name}~{self._repeats[first]}"
+        self._taken.add(digest)
         return f"{self._shard_uri}#{unique}"
+
+
+def name_digest(name: str) -> bytes:
+    """What stands for `name` where there may be millions of them, each as long as it likes."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def parse_facts(fields: Mapping[str, Any], where: str) -> Facts:
@@ -155,6 +163,31 @@ def parse_facts(fields: Mapping[str, Any], where: str) -> Facts:
         message = "the camera %.80r of %s is left out, as will be others like it: it is no text"
         warn_once(log, "camera", message, camera, where)
     return facts
+
+
+MAX_SIDECAR_BYTES = 2**20
+"""A larger JSON file is none."""
+
+
+def sidecar_stem(name: str, size_bytes: int) -> str | None:
+    """What a sidecar of that name belongs to (see `sidecar_stems`); None for what is none."""
+    fits = name.lower().endswith(".json") and size_bytes <= MAX_SIDECAR_BYTES
+    return name[: -len(".json")] if fits else None
+
+
+def sidecar_stems(name: str) -> tuple[str, str, str]:
+    """What sidecars of the image `name` may be called before `.json`, the surest first.
+
+    As the image itself; as that up to its last dot; as WebDataset's key.
+    """
+    return name, name.rpartition(".")[0], key_of(name) or name
+
+
+def key_of(name: str) -> str | None:
+    """WebDataset's key: the name up to the first dot of its last part; None without one."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, _ = base.partition(".")
+    return f"{folder}{slash}{stem}" if stem and dot else None
 
 
 def parse_sidecar(data: bytes, name: str) -> Facts:
@@ -230,6 +263,7 @@ def parse_text(value: Any) -> str | None:
             return None
         value = f"{Decimal(str(value)).normalize():f}"
     try:
-        return valid_text(str(value).strip()) or None
+        text = valid_text(str(value).strip())
     except ValueError:  # a number of more digits than Python is willing to write
         return None
+    return text if 0 < len(text) <= _MOST_TEXT else None

@@ -16,6 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from mint_stream.input.mending import (
+    JPEG_MAGIC,
+    PNG_MAGIC,
+    jpegs_with_an_end,
+    png_of_pixels,
+)
+
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 100_000_000
@@ -24,6 +31,9 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
 """Pillow's names of what is decoded; by content, whatever the name of the file says."""
 
+_MOST_MISSING = 0.01
+_FEW_PIXELS = 384
+"""Of a JPEG may be missing at its end: a share, or a block and its edges."""
 _NAMED = "JPEG, PNG, WebP, BMP, GIF, TIFF, PPM or AVIF"
 _ORIENTATION = 0x0112
 _TURNS: dict[object, Image.Transpose] = {
@@ -61,7 +71,9 @@ def decode(
     """Decode `data`, turned as its EXIF says, as uint8 RGB; thread safe.
 
     16-bit and floating-point values are scaled to 8 bits, CMYK and palettes converted, transparent
-    pixels laid over white; of an animation or a stack of pages the first is taken. With
+    pixels laid over white, unless all of them are (then the colours count, as in a BMP); of an
+    animation or a stack of pages the first is taken. Damage to what is not pixels (a text or a
+    checksum in a PNG), and a few pixels that are missing at a JPEG's end, are passed over. With
     `min_short_side` the pixels may come out smaller, by a whole factor and averaged, with a short
     side of at least that many pixels: much faster for large JPEGs.
 
@@ -70,6 +82,33 @@ def decode(
     """
     if not data:
         raise ImageError("the image is empty (0 bytes)")
+    try:
+        return _decode(data, max_pixels, min_short_side)
+    except ImageError:
+        mended = _mended(data, max_pixels, min_short_side)
+        if mended is None:
+            raise
+        return mended
+
+
+def _mended(data: bytes, max_pixels: int, min_short_side: int | None) -> DecodedImage | None:
+    """An image that cannot be decoded as it is, where its pixels are sound; else None."""
+    try:
+        if data.startswith(PNG_MAGIC):
+            pixels = png_of_pixels(data)
+            return _decode(pixels, max_pixels, min_short_side) if len(pixels) < len(data) else None
+        ended = jpegs_with_an_end(data) if data.startswith(JPEG_MAGIC) else None
+        if ended is None:
+            return None
+        image, other = (_decode(jpeg, max_pixels, min_short_side) for jpeg in ended)
+    except ImageError:
+        return None
+    missing = float((image.rgb_HW3 != other.rgb_HW3).any(axis=2).mean())
+    few = max(_MOST_MISSING, _FEW_PIXELS / (image.width * image.height))
+    return image if missing <= few else None
+
+
+def _decode(data: bytes, max_pixels: int, min_short_side: int | None) -> DecodedImage:
     try:
         with _open(data) as image:
             stored = image.size
@@ -153,8 +192,10 @@ def _orientation(image: Image.Image) -> object:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return Image.fromarray(_to_8_bits(image)).convert("RGB")
-    if image.has_transparency_data:
+    if image.has_transparency_data and image.format not in ("BMP", "DIB"):
         rgba = image.convert("RGBA")
+        if rgba.getchannel("A").getextrema() == (0, 0):  # nobody's picture: a field left empty
+            return rgba.convert("RGB")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")

@@ -16,6 +16,8 @@ class Member:
 
     name: str
     size_bytes: int
+    sidecar: str | None = None
+    """Of a loose image: name of the object that says what camera and time are."""
 
 
 @dataclass(frozen=True)

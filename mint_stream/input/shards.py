@@ -17,6 +17,7 @@ from mint_stream.input.frames import (
     Reject,
     ShardError,
 )
+from mint_stream.input.left_out import LeftOut
 from mint_stream.input.loose import loose_items
 from mint_stream.input.parquet import count_rows, read_parquet
 from mint_stream.input.shard import Member, Shard
@@ -44,27 +45,33 @@ def read_frames(
     image_column: str | None = None,
     id_column: str | None = None,
     store: Store | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Frame | Reject]:
     """Everything that `shard` yields from index `start` up to before `stop`, in a stable order.
 
     A few items of a shard are in memory at a time: an image waits for its sidecar, loose images
     are fetched ahead, a Parquet file is read by its pages (which hold up to 1,024 images where the
     writer was not told otherwise). A damaged shard yields what comes before the damage and then one
-    `Reject` without a frame, which has an index like any other item.
+    `Reject` without a frame, which has an index like any other item. `left_out` counts the members
+    of a tar that are of other kinds, once it has been read to its end.
 
     Raises `StorageError` where the store fails; an object that is gone or was overwritten since it
     was listed is a reject.
     """
-    items = all_items(shard, store, image_column, id_column, start)
+    items = all_items(shard, store, image_column, id_column, start, left_out)
     with contextlib.closing(items):
         yield from itertools.islice(items, start, stop)
 
 
 def read_ids(
-    shard: Shard, *, image_column: str | None = None, id_column: str | None = None
+    shard: Shard,
+    *,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[str]:
     """The frame ids of everything that `read_frames` yields, found without reading images."""
-    items = all_items(shard, None, image_column, id_column, None)
+    items = all_items(shard, None, image_column, id_column, None, left_out, facts=False)
     return (item.frame for item in items if item.frame is not None)
 
 
@@ -77,7 +84,7 @@ def count_frames(
 ) -> int:
     """How many items `read_frames` yields for `shard`, found without reading its images.
 
-    A Parquet file costs its footer, a plain tar its headers, a gzipped one all of it.
+    A Parquet file costs its footer, a plain tar its headers, a compressed one all of it.
     """
     if shard.kind == "images":
         return len(shard.members)
@@ -98,18 +105,30 @@ def all_items(
     image_column: str | None,
     id_column: str | None,
     data_from: int | None,
+    left_out: LeftOut | None = None,
+    *,
+    facts: bool = True,
 ) -> Generator[Frame | Reject]:
-    """All items from index 0; those from `data_from` on with their bytes (None: none of them)."""
+    """All items from index 0; those from `data_from` on with their bytes (None: none of them).
+
+    facts: what sidecars of loose images say is asked for, of those whose bytes are or of all.
+    """
     store = store or Store(shard.root)
     if shard.kind == "images":
-        yield from loose_items(shard, store, data_from)
+        yield from loose_items(shard, store, data_from, facts=facts)
         return
     member = shard.members[0]
     index = 0
     try:
         with store.open(member.name) as file:
             if shard.kind == "tar":
-                items = read_tar(file, member.size_bytes, shard.uri, data_from=data_from)
+                items = read_tar(
+                    file,
+                    member.size_bytes,
+                    shard.uri,
+                    data_from=data_from,
+                    left_out=left_out,
+                )
             else:
                 items = read_parquet(
                     file,

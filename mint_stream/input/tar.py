@@ -1,110 +1,78 @@
-"""Frames from a tar in WebDataset form, plain or gzipped, read once from front to back.
+"""Frames from a tar in WebDataset form, plain or compressed, read once from front to back.
 
-Members whose names agree up to the first dot of their last part belong together: an image and its
-sidecar `<key>.json`. The sidecar stands beside its images, before or after them, or anywhere before
-them; one that comes later, after members of other keys, is too late for a stream and not used.
+An image and its sidecar belong together: `<name>.json`, where the name is the image's own, or that
+up to its last dot, or up to the first dot of its last part (WebDataset's key). The sidecar stands
+beside its images (all of one key), before or after them, or anywhere before them; one that comes
+later is too late for a stream and not used.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import BinaryIO
+from dataclasses import replace
 
 from mint_stream.input.frames import (
-    MAX_IMAGE_BYTES,
     Facts,
     Frame,
-    FrameIds,
     Reject,
     ShardError,
-    has_image_suffix,
-    parse_sidecar,
     path_facts,
-    valid_text,
+    sidecar_stems,
 )
-from mint_stream.input.gunzip import Gunzip
+from mint_stream.input.left_out import LeftOut
+from mint_stream.input.tar_members import Image, Sidecar, members
 from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)
 
-_MAX_SIDECAR_BYTES = 2**20
 _MAX_WAITING = 64  # images of one key that are held back until their sidecar may have come
 _MAX_WAITING_BYTES = 64 * 2**20
 _MAX_EARLY_SIDECARS = 10_000
-_GZIP_MAGIC = b"\x1f\x8b"
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """An image member: its raw name, its item without facts yet, and its key."""
-
-    name: str
-    key: str
-    item: Frame | Reject
-
-
-@dataclass(frozen=True, slots=True)
-class _Sidecar:
-    name: str
-    key: str
-    facts: Facts
 
 
 def read_tar(
-    file: io.BufferedReader, size_bytes: int, uri: str, *, data_from: int | None
+    file: io.BufferedReader,
+    size_bytes: int,
+    uri: str,
+    *,
+    data_from: int | None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Frame | Reject]:
     """Everything in the tar `file`; frames from index `data_from` on come with their bytes.
 
-    (`data_from` None: none does.) Raises `ShardError` where the tar is damaged, after what comes
-    before the damage.
+    (`data_from` None: none does.) `left_out` counts members of kinds that are not read. Raises
+    `ShardError` where the tar is damaged, after what comes before the damage.
     """
-    early: dict[str, Facts] = {}  # sidecars whose images have not come yet
-    group: list[_Image] = []
-    names: set[str] = set()
-    facts = Facts()
-    key: str | None = None
-    damage: Exception | None = None
-    members = _members(file, size_bytes, uri, data_from)
+    group, key, damage = _Group(uri), None, None
+    found = members(file, size_bytes, uri, data_from, left_out=left_out)
     while True:
         try:
-            member = next(members, None)
+            member = next(found, None)
         except StorageError:
             raise
         except Exception as error:
             # tarfile meets bytes from anywhere, and fails on some in ways that are not listed.
             member, damage = None, error
-        if member is None or member.key != key or member.name in names:
-            yield from _complete(group, facts, uri, early)
-            if not group and key is not None and facts != Facts():
-                early[key] = facts
-                if len(early) > _MAX_EARLY_SIDECARS:
-                    early.pop(next(iter(early)))
-            group, names, facts = [], set(), Facts()
+        if member is None or member.key != key or group.has(member):
+            yield from group.complete()
+            group.close()
         if damage is not None:
             raise _as_shard_error(damage) from damage
         if member is None:
             return
         key = member.key
-        names.add(member.name)
-        if isinstance(member, _Sidecar):
-            facts = member.facts
-            continue
-        group.append(member)
-        held = sum(len(image.item.data) for image in group if isinstance(image.item, Frame))
-        if len(group) >= _MAX_WAITING or held > _MAX_WAITING_BYTES:
-            yield from _complete(group, facts, uri, early)
-            group = []
+        group.add(member)
+        if group.is_full():
+            yield from group.complete(but_for=1)
 
 
 def count_tar(file: io.BufferedReader, size_bytes: int, uri: str) -> int:
     """Number of items that `read_tar` yields, one more where it then finds damage."""
     count = 0
     try:
-        for _ in _members(file, size_bytes, uri, None, sidecars=False):
+        for _ in members(file, size_bytes, uri, None, sidecars=False):
             count += 1
     except StorageError:
         raise
@@ -114,132 +82,80 @@ def count_tar(file: io.BufferedReader, size_bytes: int, uri: str) -> int:
     return count
 
 
+class _Group:
+    """Images and sidecars of one key that stand side by side, and sidecars from before them."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._images: list[Image] = []
+        self._sidecars: dict[str, Facts] = {}
+        self._used: set[str] = set()
+        self._names: set[str] = set()
+        self._early: dict[str, Facts] = {}
+
+    def has(self, member: Image | Sidecar) -> bool:
+        """Whether a member of that name is in it: then another group begins."""
+        return _name(member) in self._names
+
+    def add(self, member: Image | Sidecar) -> None:
+        """Another member."""
+        self._names.add(_name(member))
+        if isinstance(member, Image):
+            self._images.append(member)
+        else:
+            self._sidecars[member.stem] = member.facts
+            self._bound()
+
+    def is_full(self) -> bool:
+        """Whether there is more than waits for the rest of the group."""
+        items = (image.item for image in self._images)
+        held = sum(len(item.data) for item in items if isinstance(item, Frame))
+        return len(self._images) >= _MAX_WAITING or held > _MAX_WAITING_BYTES
+
+    def complete(self, but_for: int = 0) -> Iterator[Frame | Reject]:
+        """The images with what the sidecars say of them, and none of them waits any more.
+
+        but_for: the last ones wait on, for a sidecar that may come behind them.
+        """
+        ready = len(self._images) - but_for
+        for image in self._images[:ready]:
+            facts = Facts()
+            for stem in sidecar_stems(image.name):
+                if stem in self._sidecars:
+                    self._used.add(stem)
+                    facts = facts.or_else(self._sidecars[stem])
+                elif stem in self._early:
+                    facts = facts.or_else(self._early[stem])
+            if isinstance(image.item, Frame):
+                facts = facts.or_else(path_facts(f"{self._uri}/{image.item.member}"))
+                yield replace(image.item, facts=facts)
+            else:
+                yield image.item
+        del self._images[:ready]
+        self._bound()
+
+    def close(self) -> None:
+        """The group is over: sidecars without an image wait for one, the others do not."""
+        for stem, facts in self._sidecars.items():
+            if stem not in self._used and facts != Facts():
+                self._early[stem] = facts
+        self._sidecars, self._used, self._names = {}, set(), set()
+        self._bound()
+
+    def _bound(self) -> None:
+        """Forget the oldest of what nobody may ever ask for."""
+        for held in (self._early, self._sidecars):
+            while len(held) > _MAX_EARLY_SIDECARS:
+                held.pop(next(iter(held)))
+        if len(self._names) > 2 * _MAX_EARLY_SIDECARS:
+            self._names = {_name(image) for image in self._images}
+
+
+def _name(member: Image | Sidecar) -> str:
+    return member.name if isinstance(member, Image) else f"{member.stem}.json"
+
+
 def _as_shard_error(error: Exception) -> ShardError:
     if isinstance(error, ShardError):
         return error
     return ShardError(f"the tar cannot be read: {error or type(error).__name__}")
-
-
-def _complete(
-    group: list[_Image], facts: Facts, uri: str, early: dict[str, Facts]
-) -> Iterator[Frame | Reject]:
-    for image in group:
-        if isinstance(image.item, Frame):
-            known = facts.or_else(early.get(image.key, Facts()))
-            known = known.or_else(path_facts(f"{uri}/{image.item.member}"))
-            yield replace(image.item, facts=known)
-        else:
-            yield image.item
-
-
-def _members(
-    file: io.BufferedReader,
-    size_bytes: int,
-    uri: str,
-    data_from: int | None,
-    sidecars: bool = True,
-) -> Iterator[_Image | _Sidecar]:
-    """Images and sidecars in the order of the tar. Raises what tarfile and gzip raise."""
-    ids = FrameIds(uri)
-    index = 0
-    stream, known_size = _opened(file, size_bytes)
-    with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
-        while (info := _next(tar)) is not None:
-            if not info.isreg() or _key(info.name) is None:
-                continue
-            if has_image_suffix(info.name):
-                wanted = data_from is not None and index >= data_from
-                _check_within(info, None if wanted else stream, known_size)
-                item = _image_item(tar, info, uri, ids, index, wanted)
-                yield _Image(info.name, str(_key(info.name)), item)
-                index += 1
-                continue
-            _check_within(info, None, known_size)
-            if sidecars and _is_sidecar(info.name) and info.size <= _MAX_SIDECAR_BYTES:
-                shown = f"{uri}#{valid_text(info.name)}"
-                facts = parse_sidecar(_content(tar, info), shown)
-                yield _Sidecar(info.name, str(_key(info.name)), facts)
-        _check_end(tar, stream)
-
-
-def _opened(file: io.BufferedReader, size_bytes: int) -> tuple[BinaryIO, int | None]:
-    """The tar's own bytes, and how many there are (None where that is not known)."""
-    if size_bytes == 0:
-        raise ShardError("the tar is empty (0 bytes)")
-    magic = file.read(2)
-    file.seek(0)
-    if magic != _GZIP_MAGIC:
-        return file, size_bytes
-    return io.BufferedReader(Gunzip(file), 2**16), None
-
-
-def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
-    info = tar.next()
-    tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
-    return info
-
-
-def _image_item(
-    tar: tarfile.TarFile, info: tarfile.TarInfo, uri: str, ids: FrameIds, index: int, wanted: bool
-) -> Frame | Reject:
-    member = valid_text(info.name)
-    frame = ids.take(member)
-    if info.size > MAX_IMAGE_BYTES:
-        message = f"the image has {info.size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}"
-        return Reject(frame, uri, member, index, "read", "ImageError", message, info.size)
-    data = _content(tar, info) if wanted else b""
-    return Frame(frame, uri, member, index, data)
-
-
-def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(info)
-    data = b"" if file is None else file.read()
-    if len(data) != info.size:
-        raise ShardError(_cut_short(info))
-    return data
-
-
-def _check_within(info: tarfile.TarInfo, stream: BinaryIO | None, known_size: int | None) -> None:
-    """Raise `ShardError` where the tar ends before the member does, though it is not read.
-
-    How long a gzipped tar is shows only by going there in its `stream`, forwards.
-    """
-    if info.sparse is not None or info.size == 0:
-        return
-    whole = True
-    if known_size is not None:
-        whole = info.offset_data + info.size <= known_size
-    elif stream is not None and info.size <= MAX_IMAGE_BYTES:
-        stream.seek(info.offset_data + info.size - 1)
-        whole = bool(stream.read(1))
-    if not whole:
-        raise ShardError(_cut_short(info))
-
-
-def _cut_short(info: tarfile.TarInfo) -> str:
-    return f"the tar is truncated: it ends within its member {valid_text(info.name)!r}"
-
-
-def _check_end(tar: tarfile.TarFile, stream: BinaryIO) -> None:
-    """Raise `ShardError` unless the tar ends with its mark: tarfile takes any end for the end."""
-    stream.seek(tar.offset)
-    block = stream.read(tarfile.BLOCKSIZE)
-    if not block:
-        raise ShardError("the tar is truncated: it ends without the mark of a tar's end")
-    if len(block) < tarfile.BLOCKSIZE:
-        raise ShardError("the tar is truncated: it ends within the header of a member")
-    if any(block):
-        raise ShardError(f"the tar is damaged: no valid header at byte {tar.offset:,}")
-    while isinstance(stream, io.BufferedReader) and stream.read(2**20):
-        continue  # to the end, where gzip compares its checksum
-
-
-def _key(name: str) -> str | None:
-    """WebDataset's key: the name up to the first dot of its last part; None without one."""
-    folder, slash, base = name.rpartition("/")
-    stem, dot, _ = base.partition(".")
-    return f"{folder}{slash}{stem}" if stem and dot else None
-
-
-def _is_sidecar(name: str) -> bool:
-    return name.rpartition("/")[2].partition(".")[2].lower() == "json"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mint_stream.input.frames import Frame, Reject, valid_text
 from mint_stream.input.grid import ShardProgress, unit_id
 from mint_stream.input.images import ImageError, decode
+from mint_stream.input.left_out import LeftOut
 from mint_stream.input.shard import Shard
 from mint_stream.input.shards import read_frames
 from mint_stream.store.store import Store
@@ -83,6 +84,8 @@ class Unit:
     """Whether `--limit` cut it short."""
     shard_frames: int | None = None
     """In a shard's last unit: how many frames the shard has."""
+    left_out: str | None = None
+    """In that unit too: members of kinds that are not read, a `LeftOut` as JSON; None for none."""
     read_seconds: float = 0.0
 
 
@@ -118,13 +121,25 @@ class ReadConfig:
     """Pixels that the method needs of an image's short side; larger photographs are reduced."""
 
 
-def read_shard(task: ShardTask, config: ReadConfig, control: Control) -> Iterator[Unit]:
-    """The units of a shard that are not yet committed."""
+_DEADLY = (
+    "reading on from here ended the process that read, several times, most often because the "
+    "machine had no memory left: the rest of the shard is given up. If it is sound and the machine "
+    "was too small, label it under another name, or into another --output"
+)
+
+
+def read_shard(
+    task: ShardTask, config: ReadConfig, control: Control, *, given_up: int | None = None
+) -> Iterator[Unit]:
+    """The units of a shard that are not yet committed.
+
+    given_up: after so many of them the rest of the shard is one reject, and not read.
+    """
     if task.refused:
         yield _refused(task.shard, task.refused)
         return
     progress = ShardProgress(config.unit_size, task.frames_from)
-    for unit in _units(task.shard, progress, task.stop, config):
+    for unit in _units(task.shard, progress, task.stop, config, given_up):
         if control.stopping():
             return
         yield unit
@@ -132,24 +147,40 @@ def read_shard(task: ShardTask, config: ReadConfig, control: Control) -> Iterato
 
 def _refused(shard: Shard, why: str) -> Unit:
     """A unit without frames that says why the shard has none: committed, it is not asked again."""
+    return replace(_of_reject(shard, 0, "list", "ShardReplaced", why), shard_frames=0)
+
+
+def _rest(shard: Shard, index: int) -> Unit:
+    """The last unit of a shard that is given up from frame `index` on."""
+    return replace(_of_reject(shard, index, "read", "ReaderDied", _DEADLY), shard_frames=index + 1)
+
+
+def _of_reject(shard: Shard, start: int, stage: str, error_type: str, message: str) -> Unit:
     reject = Rejected(
         frame=None,
         member=None,
-        stage="list",
-        error_type="ShardReplaced",
-        message=why,
+        stage=stage,
+        error_type=error_type,
+        message=message,
         size_bytes=shard.size_bytes,
     )
-    return replace(_unit(shard, 0, []), rejects=(reject,), shard_frames=0)
+    return replace(_unit(shard, start, []), rejects=(reject,))
 
 
 def _units(
-    shard: Shard, progress: ShardProgress, stop: int | None, config: ReadConfig
+    shard: Shard,
+    progress: ShardProgress,
+    stop: int | None,
+    config: ReadConfig,
+    given_up: int | None,
 ) -> Iterator[Unit]:
     """The units of a shard. Each is held back until the next one begins or the shard ends, so
     that the last one can say so."""
-    started = time.perf_counter()
-    cell, index, first = -1, progress.first_left() - 1, -1
+    if given_up == 0:
+        yield _rest(shard, progress.first_left())
+        return
+    started, yielded = time.perf_counter(), 0
+    cell, index, first, left_out = -1, progress.first_left() - 1, -1, LeftOut()
     decoded: list[DecodedFrame | Rejected] = []
     items = read_frames(
         shard,
@@ -157,6 +188,7 @@ def _units(
         stop=stop,
         image_column=config.image_column,
         id_column=config.id_column,
+        left_out=left_out,
     )
     for item in items:
         index = item.index
@@ -166,7 +198,10 @@ def _units(
             if first >= 0:
                 read_s = time.perf_counter() - started
                 yield replace(_unit(shard, first, decoded), read_seconds=read_s)
-                started = time.perf_counter()
+                started, yielded = time.perf_counter(), yielded + 1
+                if yielded == given_up:
+                    yield _rest(shard, index)
+                    return
             cell, first, decoded = progress.cell(index), index, []
         decoded.append(_decoded(item, config))
     at_end = stop is None or index + 1 < stop
@@ -174,9 +209,11 @@ def _units(
         first = 0
     if first >= 0:
         read_s = time.perf_counter() - started
-        shard_frames = index + 1 if at_end else None
-        unit = replace(_unit(shard, first, decoded), read_seconds=read_s)
-        yield replace(unit, shard_frames=shard_frames, partial=not at_end)
+        unit = replace(_unit(shard, first, decoded), read_seconds=read_s, partial=not at_end)
+        if at_end:
+            told = left_out.to_json() if left_out else None
+            unit = replace(unit, shard_frames=index + 1, left_out=told)
+        yield unit
 
 
 def _unit(shard: Shard, start: int, decoded: Sequence[DecodedFrame | Rejected]) -> Unit:

@@ -177,6 +177,7 @@ class MintLabeler:
             log_name=answered.log_name,
             log=answered.log,
             facts=UnitFacts(
+                left_out=unit.left_out,
                 labelled=len(answered.frames),
                 abstained=table["label"].null_count,
                 adapted=0 if predictions is None else int(predictions.adapted_B.sum()),

@@ -96,7 +96,8 @@ def _write_ahead(unit: LabelledUnit, store: Store) -> None:
         if unit.partial:
             store.create(partial_name(unit.unit), b"")
         if unit.shard_frames is not None:
-            store.create(shard_end_name(unit.shard_id, unit.shard_frames), b"")
+            left_out = (unit.facts.left_out or "").encode()
+            store.create(shard_end_name(unit.shard_id, unit.shard_frames), left_out)
 
 
 def _commit(unit: LabelledUnit, store: Store, bank: Bank | None) -> bool:

@@ -7,7 +7,8 @@ becomes a unit of its own in a later run, so within a grid cell the labelled fra
 What a store holds for this, all of it readable from names alone:
 
     labels/<shard id>-<start>.parquet     the unit is committed
-    shards/<shard id>-<frames>            the shard has so many frames
+    shards/<shard id>-<frames>            the shard has so many frames (and holds what was left
+                                          out of it, as JSON)
     partial/<shard id>-<start>            the unit may have been cut short: its labels say
 """
 
@@ -18,6 +19,9 @@ import re
 from urllib.parse import quote
 
 from mint_stream.input.grid import DIGITS
+
+LEFT_OUT = "left_out.json"
+"""Object that says which files of the input the last run found to be of kinds that are not read."""
 
 
 def labels_name(unit: str) -> str:

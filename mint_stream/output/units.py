@@ -34,6 +34,8 @@ class UnitFacts:
     """What the labels cost, in encoder passes over one view, forward and backward."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Rejects by stage."""
+    left_out: str | None = None
+    """Members of its shard that are of kinds that are not read, where it is the last unit."""
     bank_seq: int | None = None
     """Merges that the bank has seen; None without a bank."""
     bank_staleness: int | None = None

@@ -1,8 +1,9 @@
-"""What the tasks of a run ask: whether to stop, and which shards were handed out so far.
+"""What the tasks of a run ask: whether to stop, which shards were handed out, and who died reading.
 
 Ray repeats a task that died, and takes what the first attempt has yielded as yielded, by position.
 So a source whose order depends on when it looked has to yield the same again: it notes here what
-it hands out before it does.
+it hands out before it does. And so a reader notes how far it has got before it hands on a parcel:
+who follows one that died hands on the same, and can stop where those before it died.
 """
 
 from __future__ import annotations
@@ -20,12 +21,24 @@ _ASK_AGAIN_S = 0.25
 """How long an answer to `stopping` is good for: asking takes a millisecond, a unit maybe ten."""
 
 
+@dataclass
+class _Reading:
+    """A shard that is being read."""
+
+    deaths: int = 0
+    """Attempts in a row that ended without having got further than those before."""
+    units: int = 0
+    """What the best attempt got through."""
+    complete: bool = False
+
+
 class RunControl:
     """The notes of a run, as an actor of their own."""
 
     def __init__(self) -> None:
         self._stopping = False
         self._handed_out: list[ShardTask] = []
+        self._reading: dict[int, _Reading] = {}
 
     def stop(self) -> None:
         """Finish the units in flight and hand out no more."""
@@ -47,6 +60,30 @@ class RunControl:
     def handed_out(self) -> list[ShardTask]:
         """What was handed out so far, in order."""
         return self._handed_out
+
+    def begin_reading(self, shard: int) -> tuple[int, int | None]:
+        """Note that the shard of that number is read, from its start.
+
+        Gives how many attempts died in a row at the same place, and how many of its units the best
+        one got through; None if that were all.
+        """
+        reading = self._reading.get(shard)
+        if reading is None:
+            reading = self._reading[shard] = _Reading()
+        else:
+            reading.deaths += 1
+        return reading.deaths, None if reading.complete else reading.units
+
+    def reached(self, shard: int, units: int, complete: bool) -> None:
+        """Note that so many units of a shard, or all of them, were read."""
+        reading = self._reading.setdefault(shard, _Reading())
+        if units > reading.units or complete > reading.complete:
+            reading.deaths, reading.units = 0, max(units, reading.units)
+            reading.complete |= complete
+
+    def end_reading(self, shard: int) -> None:
+        """Note that all of a shard was handed on."""
+        self._reading.pop(shard, None)
 
 
 @dataclass
@@ -85,6 +122,19 @@ class RemoteControl:
         """See `RunControl.handed_out`."""
         shards: list[ShardTask] = ray.get(self.actor.handed_out.remote())
         return shards
+
+    def begin_reading(self, shard: int) -> tuple[int, int | None]:
+        """See `RunControl.begin_reading`."""
+        deaths, units = ray.get(self.actor.begin_reading.remote(shard))
+        return deaths, units
+
+    def reached(self, shard: int, units: int, complete: bool) -> None:
+        """See `RunControl.reached`; it is noted when this returns."""
+        ray.get(self.actor.reached.remote(shard, units, complete))
+
+    def end_reading(self, shard: int) -> None:
+        """See `RunControl.end_reading`; does not wait."""
+        self.actor.end_reading.remote(shard)
 
     def end(self) -> None:
         """End the actor."""

@@ -23,7 +23,7 @@ from mint_stream.output.lease import Lease
 from mint_stream.output.units import CommittedUnit
 from mint_stream.pipeline.left import left_to_do
 from mint_stream.pipeline.parts import labeler_config, read_config, run_bank
-from mint_stream.pipeline.preflight import Prepared, prepare
+from mint_stream.pipeline.preflight import Prepared, prepare, tell_left_out
 from mint_stream.pipeline.signals import stop_on_signals
 from mint_stream.pipeline.summary import RunSummary
 from mint_stream.pipeline.tally import Tally, summarize
@@ -83,6 +83,7 @@ def run_in_process(
     lease, stop, tally = Lease(prepared.store), _Stop(), Tally()
     lease.acquire()
     try:
+        tell_left_out(prepared)
         done = load_done(prepared.store, prepared.unit_size)
         left = left_to_do(config, prepared, done)
         on_start(0 if config.relabel_suspect else done.frames, len(left))

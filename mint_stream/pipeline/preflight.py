@@ -6,8 +6,9 @@ settings. Everything here takes seconds and loads no weights.
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mint_stream.clip.class_list import ClassList, load_class_list
@@ -16,12 +17,16 @@ from mint_stream.clip.model_files import model_identity, vision_shape
 from mint_stream.clip.name_length import check_name_length
 from mint_stream.config import ConfigError, RunConfig, as_dict
 from mint_stream.input.discovery import discover
+from mint_stream.input.left_out import LeftOut
 from mint_stream.input.shard import Shard
 from mint_stream.labeler.abstention import Abstention
 from mint_stream.labeler.calibration_file import read_calibration
 from mint_stream.output import schema
+from mint_stream.output.names import LEFT_OUT
 from mint_stream.output.settings import pin
 from mint_stream.store.store import PREFLIGHT, Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Prepared:
     """The output's own: the size that its first run had."""
     abstention: Abstention | None = None
     """When a row carries no label; None if it always does."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Files of the input that are of kinds that are not read."""
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -54,10 +61,13 @@ def prepare(config: RunConfig) -> Prepared:
     width, image_size = vision_shape(config.model)
     check_name_length(classes, config.model, config.method.templates)
     _check_device(config.model.device)
-    shards = discover(config.input, unit_size=config.unit_size, retry=PREFLIGHT)
+    left_out = LeftOut()
+    shards = discover(config.input, unit_size=config.unit_size, retry=PREFLIGHT, left_out=left_out)
     if not shards and not config.follow:
+        others = f"; what is there is not read: {left_out}" if left_out else ""
         raise ConfigError(
             f"input is {config.input!r}; there are no shards in it (.tar, .parquet or images)"
+            + others
         )
     check = Store(config.output, retry=PREFLIGHT)
     _check_apart(config.input, check)
@@ -77,7 +87,18 @@ def prepare(config: RunConfig) -> Prepared:
         image_size=image_size,
         unit_size=unit_size,
         abstention=abstention,
+        left_out=left_out,
     )
+
+
+def tell_left_out(prepared: Prepared) -> None:
+    """Say what of the input no run reads, and note it in the output, which is this run's alone."""
+    store, left_out = prepared.store, prepared.left_out
+    if left_out:
+        log.warning("in the input are files of kinds that are not read: %s", left_out)
+        store.write(LEFT_OUT, left_out.to_json().encode())
+    elif store.exists(LEFT_OUT):
+        store.delete(LEFT_OUT)
 
 
 def _abstention(

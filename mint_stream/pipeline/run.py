@@ -34,7 +34,7 @@ from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import StreamBroken
 from mint_stream.pipeline.parts import run_bank
 from mint_stream.pipeline.placement import say_if_no_gpu
-from mint_stream.pipeline.preflight import Prepared, prepare
+from mint_stream.pipeline.preflight import Prepared, prepare, tell_left_out
 from mint_stream.pipeline.sharing import shared_folders
 from mint_stream.pipeline.signals import stop_on_signals
 from mint_stream.pipeline.summary import RunFailed, RunSummary
@@ -98,6 +98,7 @@ class Run:
         lease = Lease(self.prepared.store, on_lost=self._lose_lease)
         lease.acquire()
         try:
+            tell_left_out(self.prepared)
             done = load_done(self.prepared.store, self.prepared.unit_size)
             self._units_before, self._frames_before = len(done.units), done.frames
             left = left_to_do(self.config, self.prepared, done)

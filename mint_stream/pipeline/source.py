@@ -20,6 +20,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from mint_stream.input.discovery import discover
 from mint_stream.input.grid import address
+from mint_stream.input.left_out import LeftOut
 from mint_stream.input.shard import Shard
 from mint_stream.input.units import Control, ShardTask, loose_frames
 from mint_stream.output.done import settled_frames
@@ -103,6 +104,7 @@ class _Listing:
         self._known = set(follow.known)
         self._images: set[str] | None = None
         self._before: dict[str, str] = {}
+        self._kinds_left_out: frozenset[str] | None = None
         self._handed_out = [task.shard for task in handed_out]
         self._known |= {shard.id for shard in self._handed_out}
         self._addresses = {address(known) for known in self._known}
@@ -127,8 +129,17 @@ class _Listing:
         return found
 
     def _shards(self) -> list[Shard]:
-        follow = self._follow
-        shards = discover(follow.input, unit_size=follow.unit_size, taken=self._images or ())
+        follow, left_out = self._follow, LeftOut()
+        shards = discover(
+            follow.input,
+            unit_size=follow.unit_size,
+            taken=self._images or (),
+            left_out=left_out,
+        )
+        told = left_out.kinds if self._kinds_left_out is None else self._kinds_left_out
+        if left_out.kinds - told:
+            log.warning("files of other kinds that are not read have arrived: %s", left_out)
+        self._kinds_left_out = told | left_out.kinds
         if self._images is None and any(shard.kind == "images" for shard in shards):
             # Loose images are grouped anew as their folder grows: what counts is each of them.
             handed_out = (frame for shard in self._handed_out for frame in loose_frames(shard))

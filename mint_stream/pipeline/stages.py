@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 
 from mint_stream.bank.client import BankClient
-from mint_stream.input.units import ReadConfig, Unit, read_shard
+from mint_stream.input.units import ReadConfig, ShardTask, Unit, read_shard
 from mint_stream.labeler.config import LabelerConfig
 from mint_stream.output import commit
 from mint_stream.output.units import CommittedUnit, LabelledUnit
@@ -31,6 +31,8 @@ from mint_stream.store.store import Store
 if TYPE_CHECKING:
     from mint_stream.labeler.labeler import Looked, MintLabeler
 
+MOST_READERS = 3
+"""That may die in a row at the same place of a shard; the next one gives its rest up."""
 HAND_ON_S = 0.25
 """Longest that the only labeler of a run gathers labelled units before it hands them on."""
 
@@ -41,7 +43,43 @@ def read_units(
     """rows.SHARD_ROW rows in, parcels of units out."""
     origin.enter()
     for number, task in shard_tasks(batch):
-        yield from parcels(read_shard(task, config, control), number, size)
+        yield from _parcels_of(number, task, config, size, control)
+
+
+def _parcels_of(
+    number: int,
+    task: ShardTask,
+    config: ReadConfig,
+    size: ParcelSize,
+    control: RemoteControl,
+) -> Iterator[pa.Table]:
+    """A shard's parcels; where reading it has killed too many before, up to that place.
+
+    What is handed on is what was handed on before: a parcel is when the next one has been
+    gathered, and how many units that took is noted before.
+    """
+    deaths, reached = control.begin_reading(number)
+    given_up = reached if deaths >= MOST_READERS else None
+    units = _Counted(read_shard(task, config, control, given_up=given_up))
+    for parcel in parcels(units, number, size):
+        control.reached(number, units.count, units.ended)
+        yield parcel
+    control.end_reading(number)
+
+
+class _Counted:
+    """Units, counted as they are taken."""
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self._units = units
+        self.count = 0
+        self.ended = False
+
+    def __iter__(self) -> Iterator[Unit]:
+        for unit in self._units:
+            self.count += 1
+            yield unit
+        self.ended = True
 
 
 class LabelUnits:

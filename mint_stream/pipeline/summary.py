@@ -47,6 +47,10 @@ class RunSummary:
     """Whether the run labelled again what was suspect, and nothing else."""
     rejects: Mapping[str, int] = field(default_factory=dict)
     """Rows written to `rejects/`, by stage (list, read, decode, label)."""
+    left_out: str = ""
+    """Files of the input that are of kinds that are not read: how many of which, with a name."""
+    left_out_members: str = ""
+    """The same of what was in the tars that this run read to their end."""
     abstained: int = 0
     """Frames among `frames` without a label, since none was sure enough."""
     abstention: str | None = None
@@ -166,6 +170,12 @@ def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
     if summary.rejected:
         by_stage = ", ".join(f"{stage} {count:,}" for stage, count in summary.rejects.items())
         yield "rejected", Text(f"{summary.rejected:,} ({by_stage})", style="yellow")
+    for what, left_out in (
+        ("not read", summary.left_out),
+        ("not read in tars", summary.left_out_members),
+    ):
+        if left_out:
+            yield what, Text(left_out, style="yellow")
     yield from _work(summary)
 
 

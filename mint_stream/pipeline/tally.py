@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mint_stream.config import RunConfig
+from mint_stream.input.left_out import LeftOut
 from mint_stream.output.done import Done
 from mint_stream.output.units import CommittedUnit
 from mint_stream.pipeline.preflight import Prepared
@@ -24,6 +25,8 @@ class Tally:
     spared: int = 0
     adapt_s: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Members of the shards that were read to their end, of kinds that are not read."""
     stage_seconds: Counter[str] = field(default_factory=Counter)
     labelling_since: float | None = None
     """When the first unit reached a labeler, by the monotonic clock."""
@@ -41,6 +44,7 @@ class Tally:
         self.adapted += facts.adapted
         self.spared += facts.spared
         self.rejects.update(facts.rejected)
+        self.left_out.update([LeftOut.from_json(facts.left_out or "")])
         if self.labelling_since is None and facts.labelled:
             in_labeler = (s for stage, s in facts.stage_seconds.items() if stage not in BESIDE)
             self.labelling_since = time.monotonic() - sum(in_labeler)
@@ -83,6 +87,8 @@ def summarize(
         follow=config.follow,
         relabels=config.relabel_suspect,
         rejects=dict(tally.rejects),
+        left_out=str(prepared.left_out),
+        left_out_members=str(tally.left_out),
         abstained=tally.abstained,
         abstention=None if abstention is None else abstention.describe(),
         adapted=tally.adapted,

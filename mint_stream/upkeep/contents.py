@@ -11,9 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mint_stream.bank import checkpoint
+from mint_stream.bank.log import each
 from mint_stream.config import MethodConfig
 from mint_stream.input.grid import shard_of
+from mint_stream.input.left_out import LeftOut
 from mint_stream.output.generations import newest
+from mint_stream.output.names import LEFT_OUT
 from mint_stream.output.read import read_labels, read_rejects
 from mint_stream.output.settings import read_settings
 from mint_stream.output.suspects import suspect_units
@@ -77,6 +80,10 @@ class Contents:
     labels: tuple[Count, ...]
     """Most frequent class first."""
     rejects: tuple[RejectCount, ...]
+    left_out: str
+    """Files of the input that the last run found to be of kinds that are not read; "" for none."""
+    left_out_members: str
+    """Members of tars that were read to their end, likewise."""
     log_objects: int
     generation: int | None
     """Of the compacted copy that counts; None where there is none."""
@@ -141,6 +148,8 @@ def describe(output: str) -> Contents:
             RejectCount(stage=stage, error_type=kind, frames=frames)
             for stage, kind, frames in counted(rejects, "stage", "error_type")
         ),
+        left_out=str(_left_out(store, [LEFT_OUT] if LEFT_OUT in listing.single else [])),
+        left_out_members=str(_left_out(store, listing.telling)),
         log_objects=len(listing.logs),
         generation=generation.number if generation else None,
         compacted=generation.units.rows if generation else 0,
@@ -160,6 +169,10 @@ def describe(output: str) -> Contents:
         first_labelled_at=_text(stamps["min"]),
         last_labelled_at=_text(stamps["max"]),
     )
+
+
+def _left_out(store: Store, names: list[str]) -> LeftOut:
+    return LeftOut().update(map(LeftOut.from_json, each(store.read, names)))
 
 
 def _suspect(output: str, settings: dict[str, Any]) -> int:

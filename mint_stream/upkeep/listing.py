@@ -10,6 +10,7 @@ from mint_stream.bank.files import LOG_FOLDER, BankFileError, LogName
 from mint_stream.bank.live import LIVE
 from mint_stream.input.grid import shard_of
 from mint_stream.output.generations import FILE, MANIFEST, RECORD, Record, RecordError, read_record
+from mint_stream.output.names import LEFT_OUT
 from mint_stream.store.store import Store
 
 UNIT = re.compile(r"[0-9a-f]{20}-[0-9]{8,}")
@@ -18,7 +19,7 @@ _OF_UNITS = re.compile(
 )
 _CHECKPOINT = re.compile(r"bank/checkpoints/[0-9]{12,}-[0-9a-f]{12}\.(parquet|json)")
 _PROBE = re.compile(r"\.mint-stream-probe-[0-9a-f]{16}")
-_SINGLE = {"run.json", "lease.json", "costs.jsonl", LIVE}
+_SINGLE = {"run.json", "lease.json", "costs.jsonl", LEFT_OUT, LIVE}
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Listing:
     """Units that are marked as cut short."""
     shard_frames: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     """What the markers in `shards/` say of each shard: one number, unless something is wrong."""
+    telling: list[str] = field(default_factory=list)
+    """Names of those markers that say what was left out of their shard."""
     logs: set[str] = field(default_factory=set)
     """Names of bank log objects."""
     probes: list[str] = field(default_factory=list)
@@ -49,7 +52,8 @@ class Listing:
     foreign: list[str] = field(default_factory=list)
     """Names that no run writes."""
     single: set[str] = field(default_factory=set)
-    """Of `run.json`, `lease.json`, `bank/live.json` and `costs.jsonl` (an evaluation's), those that
+    """Of `run.json`, `lease.json`, `left_out.json`, `bank/live.json` and `costs.jsonl` (of an
+    evaluation), those that
     are there."""
     compact: list[str] = field(default_factory=list)
     """Names in `compact/`: generations and their files."""
@@ -64,6 +68,8 @@ class Listing:
             listing.objects += 1
             listing.size_bytes += info.size
             listing._sort_in(info.name)
+            if info.size and info.name.startswith("shards/"):
+                listing.telling.append(info.name)
         listing._add_record()
         return listing
 

@@ -171,7 +171,8 @@ def _remove(store: Store, units: dict[str, UnitFacts], lost: threading.Event) ->
         for unit, facts in units.items()
         if facts.shard_frames is not None
     }
-    there = [info.name for info in store.list("shards/")]
+    # Those that say what was left out of their shard stay: nothing else does.
+    there = [info.name for info in store.list("shards/") if not info.size]
     names = [labels_name(unit) for unit in _own(store, "labels/", units)]
     names += [rejects_name(unit) for unit in _own(store, "rejects/", units)]
     names += [name for name in there if name in ends]

@@ -148,6 +148,10 @@ def _bank_text(diff: Diff) -> str:
 
 def _doubts(c: Contents) -> dict[str, str]:
     found = {}
+    if c.left_out:
+        found["not read"] = c.left_out
+    if c.left_out_members:
+        found["not read in tars"] = c.left_out_members
     if c.unlabelled:
         share = percent(c.unlabelled / c.labelled)
         found["no label"] = f"{c.unlabelled:,} frames ({share}), since none was sure enough"

@@ -15,7 +15,10 @@ import pyarrow as pa
 from kills import Plan
 
 from mint_stream.bank.exchange import MergeAnswer, Position, Restarted
+from mint_stream.input import units
+from mint_stream.input.frames import Frame, Reject
 from mint_stream.input.grid import unit_start
+from mint_stream.input.shard import Shard
 from mint_stream.input.units import ReadConfig, Unit
 from mint_stream.method.bank_state import Update
 from mint_stream.pipeline import dataset
@@ -120,6 +123,25 @@ def killing_read_units(
         plan.release(_first_number(parcel, config.unit_size))
         plan.register("read")
         yield parcel
+
+
+def deadly_read_units(
+    batch: pa.Table, config: ReadConfig, size: ParcelSize, control: RemoteControl, origin: Origin
+) -> Iterator[pa.Table]:
+    """`read_units`, in a process that is killed at frame 6 of a shard called `deadly`."""
+    whole = units.read_frames
+
+    def frames(shard: Shard, **options: Any) -> Iterator[Frame | Reject]:
+        for item in whole(shard, **options):
+            if "deadly" in shard.uri and item.index == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield item
+
+    units.read_frames = frames
+    try:
+        yield from dataset.read_units(batch, config, size, control, origin)
+    finally:
+        units.read_frames = whole
 
 
 def losing_read_units(

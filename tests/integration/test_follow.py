@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from drivers import Driver, label_stream
 from oracle import Output, check_bank, check_frames
 from places import Place
@@ -133,6 +134,21 @@ def test_an_object_that_grows_is_left_until_it_is_stable(place: Place) -> None:
     (row,) = listing.stable()
     assert '"a.tar"' in row["shard"]
     assert listing.stable() == []
+
+
+def test_files_of_kinds_that_are_not_read_are_told_of_as_they_arrive(
+    local: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(local.input, {"a.zip": b"x"})  # which the run's start has told of
+    listing = _Listing(config(local), [])
+    listing.stable()
+    put(local.input, {"b.zip": b"x"})
+    listing.stable()
+    assert caplog.text == ""
+    put(local.input, {"c.arrow": b"x"})
+    listing.stable()
+    listing.stable()
+    assert caplog.text.count("2 .zip (such as a.zip), 1 .arrow (c.arrow)") == 1
 
 
 def test_a_source_that_is_repeated_yields_the_same_again(local: Place) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -135,6 +137,34 @@ def test_bad_input_costs_its_own_row(place: Place) -> None:
     assert all(row["message"] and row["error_type"] for row in output.reject_rows)
     check_bank(output, METHOD)
     assert place.run(max_reject_ratio=0.9).units == 0
+
+
+def test_what_is_not_read_is_said_at_the_start_and_in_the_summary(
+    local: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = [*members(range(5)), ("a.cls", b"7"), ("@eaDir/x.png", png(9)), ("b.cls", b"7")]
+    second = members(range(5, 9))
+    objects = {
+        "two.tar.gz": gzip.compress(tar(first)) + gzip.compress(tar(second)),
+        "three.tar.xz": lzma.compress(tar(members(range(9, 12)))),
+        **{name: b"x" for name in ("a.zip", "d/b.zip", "c.arrow", "d.parquet.gzip")},
+        **{name: png(1) for name in ("@eaDir/a.png", "#recycle/b.png", "lost+found/c.png")},
+    }
+    store = put(local.input, objects)
+    files = "2 .zip (such as a.zip), 1 .arrow (c.arrow), 1 .parquet.gzip (d.parquet.gzip)"
+    summary = local.run()
+    assert (summary.frames, summary.rejected) == (12, 0)
+    assert (summary.left_out, summary.left_out_members) == (files, "2 .cls (such as a.cls)")
+    assert f"in the input are files of kinds that are not read: {files}" in caplog.text
+    check_frames(
+        Output.read(local.output),
+        [
+            *(f"{store.uri('two.tar.gz')}#{n:06d}.png" for n in range(9)),
+            *(f"{store.uri('three.tar.xz')}#{n:06d}.png" for n in range(9, 12)),
+        ],
+    )
+    again = local.run()
+    assert (again.frames, again.left_out, again.left_out_members) == (0, files, "")
 
 
 def test_a_run_is_resumed_with_other_labelers_and_another_unit_size(local: Place) -> None:

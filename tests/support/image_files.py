@@ -69,6 +69,21 @@ def png(values: npt.NDArray[np.generic], *extra: tuple[bytes, bytes]) -> bytes:
     )
 
 
+def bmp32(rgb_HW3: npt.NDArray[np.uint8], alpha: int | npt.NDArray[np.uint8], masks: bool) -> bytes:
+    """A BMP of 32 bits a pixel with `alpha` in the fourth byte, which `masks` call so."""
+    height, width = rgb_HW3.shape[:2]
+    alpha_HW = np.broadcast_to(np.asarray(alpha, np.uint8), (height, width))
+    pixels = np.dstack([rgb_HW3[..., ::-1], alpha_HW])[::-1].tobytes()
+    size = 108 if masks else 40
+    facts = struct.pack(
+        "<IiiHHIIiiII", size, width, height, 1, 32, 3 * masks, len(pixels), 0, 0, 0, 0
+    )
+    if masks:
+        facts += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    start = 14 + size
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + facts + pixels
+
+
 def png_that_claims(width: int, height: int) -> bytes:
     """A small PNG file whose header claims a huge image."""
     whole = bytearray(png(np.zeros((1, 1), np.uint8)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mint_stream.input.discovery import discover
+from mint_stream.input.left_out import LeftOut
 from mint_stream.input.shards import read_ids
 from mint_stream.output.generations import RECORD
 from mint_stream.store.store import Store
@@ -87,9 +88,14 @@ def verify(
     }
     if input_url is not None:
         unit_size = settings.unit_size if settings else 16
+        files, members = LeftOut(), LeftOut()
         checked["input frames"] = _check_input(
-            rows, input_url, unit_size, image_column, id_column, findings
+            rows, input_url, unit_size, image_column, id_column, findings, files, members
         )
+        for what, left_out in (("files", files), ("members of tars", members)):
+            if left_out:
+                findings.note(f"{what} of kinds that are not read, and are in no row: {left_out}")
+                checked[f"{what} that are not read"] = len(left_out)
     return Verdict(
         output=output,
         findings=tuple(findings.found),
@@ -105,15 +111,20 @@ def _check_input(
     image_column: str | None,
     id_column: str | None,
     findings: Findings,
+    files: LeftOut,
+    members: LeftOut,
 ) -> int:
-    """Every id of the input is in `rows` and no other; gives their number."""
+    """Every id of the input is in `rows` and no other; gives their number.
+
+    What is not read is counted in `files` and `members`."""
     wanted: set[str] = set()
-    for shard in discover(input_url, unit_size=unit_size):
+    for shard in discover(input_url, unit_size=unit_size, left_out=files):
         if shard.uri in rows.replaced:
             findings.note(f"{shard.uri} was replaced and refused: its frames were not compared")
             wanted |= {frame for frame in rows.owners if frame.startswith(f"{shard.uri}#")}
             continue
-        ids = list(read_ids(shard, image_column=image_column, id_column=id_column))
+        columns = {"image_column": image_column, "id_column": id_column}
+        ids = list(read_ids(shard, **columns, left_out=members))
         wanted.update(ids)
         missing = [frame for frame in ids if frame not in rows.owners]
         if missing:

@@ -133,3 +133,41 @@ def test_the_hash_changes_with_every_part_and_with_the_order(names: list[str]) -
     ]
     assert len({classes.hash, *(other.hash for other in others)}) == 5
     assert ClassList.of(names).hash == classes.hash
+
+
+class TestBombs:
+    """Class lists come from anybody: what they are read into is no larger than they are."""
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(9)), "line 1"),
+            ("classes: &c [car, bus]\ntemplates: *c\n", "anchors and aliases are not read"),
+            ("- car\n- *bus\n", "line 2 .* put quotes around a name with & or \\*"),
+            ("- car\n- &bus bus\n", "line 2 .* put quotes"),
+            ("[" * 9_000, "nested too deep"),
+            ("- car\n- " + "9" * 10_000, "put quotes around it"),
+            ("- car\n- 2024-13-45", "put quotes around it"),
+        ],
+        ids=["laughs", "alias", "star", "ampersand", "brackets", "digits", "date"],
+    )
+    def test_yaml_that_stands_for_more_than_it_says_is_refused(
+        self, tmp_path: Path, content: str, said: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=said) as caught:
+            load(tmp_path, content, "labels.yaml")
+        assert "\n" not in str(caught.value)
+
+    def test_names_with_an_ampersand_or_a_star_are_names_in_quotes(self, tmp_path: Path) -> None:
+        classes = load(tmp_path, '- "*bus"\n- "&car"\n- rock & roll\n', "labels.yaml")
+        assert classes.names == ("*bus", "&car", "rock & roll")
+
+    @pytest.mark.parametrize("name", ["labels.txt", "labels.yaml"])
+    def test_a_file_that_is_no_class_list_is_not_read_to_its_end(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**40)  # a terabyte, of which the disk holds nothing
+        with pytest.raises(ConfigError, match="more than 4,194,304 bytes"):
+            load_class_list(str(tmp_path / name))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tar_files import tar
+from tar_files import images, tar
 
 from mint_stream.config import ConfigError
 from mint_stream.input.discovery import discover
 from mint_stream.input.frames import Frame
+from mint_stream.input.left_out import LeftOut
 from mint_stream.input.shard import Shard
-from mint_stream.input.shards import read_frames
+from mint_stream.input.shards import count_frames, read_frames
 from mint_stream.store.store import Store
 
 
@@ -91,3 +92,75 @@ class TestDiscover:
         assert isinstance(item, Frame)
         assert item.frame == f"{tmp_path}/ü\\xff.jpg"
         assert item.data == b"image"
+
+
+SYSTEM = [
+    *("@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/1.jpg", "$RECYCLE.BIN/$R1.jpg"),
+    *("lost+found/1.jpg", ".Trash/1.jpg", ".Trash-1000/files/1.jpg", ".Trashes/501/1.jpg"),
+    *("System Volume Information/1.tar", "__MACOSX/._1.jpg", "__MACOSX/1.jpg", "a/@EADIR/2.jpg"),
+    *(".AppleDouble/1.jpg", "@Recycle/1.jpg", ".@__thumb/s1001.jpg", "#snapshot/h/1.jpg"),
+    *("FOUND.000/1.jpg", "LOST.DIR/1.jpg", ".zfs/snapshot/1.jpg", "a/.snapshot/1.jpg"),
+    *("Network Trash Folder/1.jpg", ".Spotlight-V100/1.jpg", ".thumbnails/1.jpg"),
+    *("Thumbs.db", "a/desktop.ini", ".DS_Store"),
+]
+LOOKS_ALIKE = [
+    *("recycled/1.jpg", "eaDir/1.jpg", "lost and found/1.jpg", "trash/1.jpg", "snapshot/1.jpg"),
+    *("lost+found.jpg", "#1/recycle.jpg", "found.jpg", "system/1.jpg", "temporary items.jpg"),
+]
+
+
+class TestSystemFolders:
+    """What disks and desktops keep for themselves is no frame, and nothing to tell of either."""
+
+    def test_they_are_no_frames_in_folders_and_globs(self, root: str) -> None:
+        store = Store(root)
+        for name in [*SYSTEM, *LOOKS_ALIKE]:
+            store.write(f"in/{name}", b"x")
+        expected = {store.uri(f"in/{name}") for name in LOOKS_ALIKE}
+        for url in (f"{root}/in", f"{root}/in/**", f"{root}/i*/**/*.*"):
+            left_out = LeftOut()
+            shards = discover(url, unit_size=1, left_out=left_out)
+            found = {item.frame for shard in shards for item in read_frames(shard)}
+            assert found == expected
+            assert not left_out
+
+    def test_they_are_no_frames_inside_tars(self, root: str) -> None:
+        Store(root).write("s.tar", tar(*images([*SYSTEM, *LOOKS_ALIKE])))
+        (shard,) = discover(root, unit_size=99)
+        left_out = LeftOut()
+        items = list(read_frames(shard, left_out=left_out))
+        assert [item.member for item in items] == LOOKS_ALIKE
+        assert not left_out
+        assert count_frames(shard) == len(items)
+
+    def test_a_folder_that_is_named_itself_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "@eaDir").mkdir()
+        (tmp_path / "@eaDir" / "1.jpg").write_bytes(b"x")
+        for url in ("@eaDir", "@eaDir/*.jpg", "@eaDir/1.jpg"):
+            assert len(discover(f"{tmp_path}/{url}", unit_size=1)) == 1
+
+
+class TestLeftOut:
+    def test_files_of_kinds_that_are_not_read_are_counted_with_an_example(self, root: str) -> None:
+        store = Store(root)
+        for name in (
+            *("a.jpg", "b.tar", "c.parquet", "1.zip", "d/2.zip", "x.arrow", "y.parquet.gzip"),
+            *("z.tar.lz4", "notes.txt", "README", ".hidden.zip", "_SUCCESS", "_metadata"),
+            *("a.tar.part", "_delta_log/0.checkpoint.parquet"),
+        ):
+            store.write(name, b"x")
+        left_out = LeftOut()
+        assert len(discover(root, unit_size=1, left_out=left_out)) == 3
+        assert str(left_out) == (
+            "2 .zip (such as 1.zip), 1 .arrow (x.arrow), 1 .parquet.gzip (y.parquet.gzip), "
+            "1 .part (a.tar.part), 1 .tar.lz4 (z.tar.lz4), 1 .txt (notes.txt), "
+            "1 without a suffix (README)"
+        )
+
+    def test_of_a_glob_only_what_it_names(self, root: str) -> None:
+        store = Store(root)
+        for name in ("a.jpg", "b.zip", "c.arrow"):
+            store.write(name, b"x")
+        left_out = LeftOut()
+        discover(f"{root}/*.[jz]*", unit_size=1, left_out=left_out)
+        assert str(left_out) == "1 .zip (b.zip)"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +16,7 @@ from image_files import (
     GREEN,
     RED,
     YELLOW,
+    bmp32,
     corners,
     encode,
     jpeg,
@@ -22,7 +26,7 @@ from image_files import (
     tiff,
     with_orientation,
 )
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from mint_stream.input.images import FORMATS, ImageError, decode
 
@@ -133,8 +137,12 @@ class TestColours:
 
     @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
     def test_grey_with_alpha(self, kind: str) -> None:
-        image = Image.merge("LA", [Image.new("L", (8, 8), 100), Image.new("L", (8, 8), 0)])
-        assert (decode(encode(image, kind)).rgb_HW3 == 255).all()
+        alpha = Image.new("L", (8, 8), 0)
+        alpha.putpixel((7, 7), 255)
+        image = Image.merge("LA", [Image.new("L", (8, 8), 100), alpha])
+        rgb_HW3 = decode(encode(image, kind)).rgb_HW3
+        assert (rgb_HW3[:7] == 255).all()
+        assert (rgb_HW3[7, 7] == 100).all()
 
     @pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP"])
     def test_black_and_white(self, kind: str) -> None:
@@ -161,7 +169,9 @@ class TestColours:
         for values in ([SIXTEEN_BITS], [SIXTEEN_BITS] * 3):
             shown = decode(png(np.stack([*values, opaque], 2))).rgb_HW3
             assert np.abs(shown[..., 0] - SIXTEEN_BITS / 257).max() <= 1
-            assert (decode(png(np.stack([*values, clear], 2))).rgb_HW3 == 255).all()
+            clear[0, 0] = 65535
+            rgb_HW3 = decode(png(np.stack([*values, clear], 2))).rgb_HW3
+            assert (rgb_HW3[1:] == 255).all()
 
     @pytest.mark.parametrize(("white", "scale"), [(1.0, 1.0), (255.0, 1.0), (65535.0, 1.0)])
     def test_floating_point_grey(self, white: float, scale: float) -> None:
@@ -301,3 +311,114 @@ def test_several_threads_decode_at_the_same_time() -> None:
         together = [image.rgb_HW3 for image in pool.map(decode, files * 4)]
     for image, expected in zip(together, alone * 4, strict=True):
         np.testing.assert_array_equal(image, expected)
+
+
+class TestAlphaThatMeansNothing:
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+    def test_an_alpha_of_zeros_only_hides_nothing(self, kind: str) -> None:
+        options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+        rgba_HW4 = np.dstack([quadrants(), np.zeros((48, 64), np.uint8)])
+        np.testing.assert_array_equal(
+            decode(encode(rgba_HW4, kind, **options)).rgb_HW3, quadrants()
+        )
+
+    def test_a_palette_of_transparent_entries_only_hides_nothing(self) -> None:
+        image = Image.fromarray(quadrants()).quantize(4)
+        data = encode(image, "PNG", transparency=bytes(4))
+        np.testing.assert_array_equal(decode(data).rgb_HW3, quadrants())
+
+    def test_grey_of_16_bits_with_an_alpha_of_zeros_only(self) -> None:
+        shown = decode(png(np.stack([SIXTEEN_BITS, np.zeros_like(SIXTEEN_BITS)], 2))).rgb_HW3
+        assert np.abs(shown[..., 0] - SIXTEEN_BITS / 257).max() <= 1
+
+    @pytest.mark.parametrize("alpha", [0, 7, 128, 255])
+    @pytest.mark.parametrize("masks", [False, True])
+    def test_the_fourth_byte_of_a_bmp_is_no_alpha(self, alpha: int, masks: bool) -> None:
+        np.testing.assert_array_equal(decode(bmp32(quadrants(), alpha, masks)).rgb_HW3, quadrants())
+
+    def test_a_bmp_whose_fourth_byte_varies_either(self) -> None:
+        alpha_HW = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
+        np.testing.assert_array_equal(
+            decode(bmp32(quadrants(), alpha_HW, True)).rgb_HW3, quadrants()
+        )
+
+
+def png_text(size: int, *, zipped: bool) -> bytes:
+    about = PngImagePlugin.PngInfo()
+    about.add_itxt("parameters", "x" * size, zip=zipped)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = np.ascontiguousarray(quadrants()[::-1, ::-1])
+    return encode(turned, "PNG", pnginfo=about, exif=exif.tobytes())
+
+
+class TestDamageBesideThePixels:
+    @pytest.mark.parametrize(("size", "zipped"), [(2_000_000, True), (80_000_000, False)])
+    def test_long_texts_of_a_png_cost_nothing(self, size: int, zipped: bool) -> None:
+        """As image generators and editors write them; the EXIF beside them still counts."""
+        np.testing.assert_array_equal(decode(png_text(size, zipped=zipped)).rgb_HW3, quadrants())
+
+    @pytest.mark.parametrize(
+        "kind", [b"tEXt", b"iCCP", b"pHYs", b"eXIf", b"gAMA", b"acTL", b"teSt"]
+    )
+    def test_a_wrong_checksum_of_what_is_not_pixels_costs_nothing(self, kind: bytes) -> None:
+        data = bytearray(png(quadrants(), (kind, b"k\0hello hello")))
+        data[data.index(kind) + 6] ^= 1
+        np.testing.assert_array_equal(decode(bytes(data)).rgb_HW3, quadrants())
+
+    def test_a_huge_profile_costs_nothing(self) -> None:
+        profile = b"icc\0\0" + zlib.compress(bytes(2**23))
+        np.testing.assert_array_equal(
+            decode(png(quadrants(), (b"iCCP", profile))).rgb_HW3, quadrants()
+        )
+
+    @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT"])
+    def test_a_wrong_checksum_of_pixels_is_damage(self, kind: bytes) -> None:
+        data = bytearray(png(quadrants(), (b"tEXt", b"k\0hello")))
+        data[data.index(kind) + 8] ^= 1
+        with pytest.raises(ImageError):
+            decode(bytes(data))
+
+    def test_a_bomb_with_a_broken_text_is_still_refused(self) -> None:
+        whole = bytearray(png(np.zeros((1, 1), np.uint8), (b"tEXt", b"k\0hello")))
+        whole[16:24] = struct.pack(">II", 50_000, 50_000)
+        whole[29:33] = struct.pack(">I", zlib.crc32(bytes(whole[12:29])))
+        whole[whole.index(b"tEXt") + 5] ^= 1
+        with pytest.raises(ImageError):
+            decode(bytes(whole))
+
+    @pytest.mark.parametrize("progressive", [False, True])
+    @pytest.mark.parametrize("missing", [1, 2, 3, 20])
+    @pytest.mark.parametrize("min_short_side", [None, 100])
+    def test_a_few_bytes_missing_at_a_jpegs_end_cost_a_few_pixels(
+        self, progressive: bool, missing: int, min_short_side: int | None
+    ) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+        whole = encode(noise, "JPEG", progressive=progressive)
+        expected = decode(whole, min_short_side=min_short_side).rgb_HW3
+        found = decode(whole[:-missing], min_short_side=min_short_side).rgb_HW3
+        assert (found != expected).any(axis=2).mean() < 0.01
+
+    @pytest.mark.parametrize("missing", [1, 2])
+    def test_a_small_jpeg_without_its_end_mark_is_whole(self, missing: int) -> None:
+        whole = jpeg(3)
+        np.testing.assert_array_equal(decode(whole[:-missing]).rgb_HW3, decode(whole).rgb_HW3)
+
+    @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])
+    @pytest.mark.parametrize("progressive", [False, True])
+    def test_a_jpeg_of_which_more_is_missing_is_truncated(
+        self, progressive: bool, share: float
+    ) -> None:
+        noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3), np.uint8)
+        data = encode(noise, "JPEG", progressive=progressive)
+        with pytest.raises(ImageError, match="truncated"):
+            decode(data[: int(len(data) * share)])
+
+    def test_a_progressive_jpeg_that_lacks_whole_scans_is_truncated(self) -> None:
+        """Every pixel can be decoded then, and none as sharp as it was."""
+        data = encode(quadrants(640, 480), "JPEG", progressive=True)
+        scans = [match.start() for match in re.finditer(rb"\xff\xda", data)]
+        assert len(scans) > 5
+        for start in scans[1:]:
+            with pytest.raises(ImageError, match="truncated"):
+                decode(data[:start])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +13,9 @@ from shard_reading import TEN, frames, parquet, read_all, rejects
 from tar_files import images, sidecar, tar
 
 from mint_stream.input.discovery import discover
-from mint_stream.input.shards import read_frames
+from mint_stream.input.left_out import LeftOut
+from mint_stream.input.shard import Shard
+from mint_stream.input.shards import read_frames, read_ids
 from mint_stream.input.truth import read_truth
 from mint_stream.store.store import Store
 
@@ -68,6 +72,77 @@ class TestLooseImages:
             ("north gate", datetime(2026, 3, 1, 7, tzinfo=UTC)),
             (None, None),
         ]
+
+
+class TestSidecarsOfLooseImages:
+    NAMES = (
+        *("a/1.jpg", "a/1.json", "a/2.jpg", "a/2.jpg.json", "a/3.1717243200.5-ab.jpg"),
+        *("a/3.1717243200.5-ab.json", "a/4.jpg", "b/4.json", "a/5.x.jpg", "a/5.json", "a/6.jpg"),
+        "a/other.json",
+    )
+    CAMERAS = ("a/1", "a/2.jpg", "a/3.1717243200.5-ab", None, "a/5", None)
+
+    def put(self, root: str) -> Store:
+        store = Store(root)
+        for name in self.NAMES:
+            camera = name.removesuffix(".json")
+            is_sidecar = name.endswith(".json")
+            store.write(name, json.dumps({"camera": camera}).encode() if is_sidecar else b"x")
+        return store
+
+    def test_they_are_found_beside_them(self, root: str) -> None:
+        store = self.put(root)
+        for url in (root, f"{root}/a/*.jpg", f"{root}/**"):
+            left_out = LeftOut()
+            (shard,) = discover(url, unit_size=9, left_out=left_out)
+            items = frames(list(read_frames(Shard.from_json(shard.to_json()))))
+            assert [item.frame for item in items] == [
+                store.uri(name) for name in self.NAMES if name.endswith(".jpg")
+            ]
+            assert tuple(item.camera for item in items) == self.CAMERAS
+            told = str(left_out)
+            assert told == ("" if "*.jpg" in url else "2 .json (such as a/other.json)")
+        (shard,) = discover(f"{root}/a/3.1717243200.5-ab.jpg", unit_size=9)
+        (item,) = frames(list(read_frames(shard)))
+        assert item.camera == "a/3.1717243200.5-ab"
+        assert read_truth(root)["camera"].to_pylist() == list(self.CAMERAS)
+
+    def test_they_change_no_id(self, root: str) -> None:
+        store = Store(root)
+        for name in self.NAMES:
+            if name.endswith(".jpg"):
+                store.write(name, b"x")
+        (before,) = discover(root, unit_size=9)
+        for name in self.NAMES:
+            if name.endswith(".json"):
+                store.write(name, b"{}")
+        (after,) = discover(root, unit_size=9)
+        assert (after.id, after.uri) == (before.id, before.uri)
+
+    def test_one_that_is_broken_or_gone_costs_only_itself(self, root: str) -> None:
+        store = self.put(root)
+        (shard,) = discover(root, unit_size=9)
+        store.write("a/1.json", b"{broken")
+        store.delete("a/2.jpg.json")
+        items = frames(list(read_frames(shard)))
+        assert tuple(item.camera for item in items) == (None, None, *self.CAMERAS[2:])
+        store.write("a/1.json", b'{"camera": "' + b"x" * 2**20 + b'"}')
+        assert discover(root, unit_size=9)[0].members[0].sidecar is None
+
+    def test_they_are_not_read_where_only_ids_are_asked_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.put(str(tmp_path))
+        (shard,) = discover(str(tmp_path), unit_size=9)
+        opened: list[str] = []
+        whole = Store.open
+        monkeypatch.setattr(
+            Store, "open", lambda store, name: (opened.append(name), whole(store, name))[1]
+        )
+        assert len(list(read_ids(shard))) == 6
+        assert opened == []
+        assert len(list(read_frames(shard, start=4))) == 2
+        assert opened == ["a/5.json"]
 
 
 IMAGES = [f"image {number}".encode() for number in range(10)]

@@ -45,11 +45,6 @@ class TestTar:
             header("folder", tarfile.DIRTYPE),
             header("folder.jpg", tarfile.DIRTYPE),
             *images(["real.jpg", "notes.txt", ".hidden.jpg", "a/._b.jpg", "jpg", "x.jpg.txt"]),
-            header("soft.jpg", tarfile.SYMTYPE, "real.jpg"),
-            header("out.jpg", tarfile.SYMTYPE, "/etc/passwd"),
-            header("hard.jpg", tarfile.LNKTYPE, "real.jpg"),
-            header("pipe.jpg", tarfile.FIFOTYPE),
-            header("device.jpg", tarfile.CHRTYPE),
             *images(["class.cls"]),
         )
         (tmp_path / "s.tar").write_bytes(data)
@@ -132,6 +127,52 @@ class TestTar:
         cameras = [item.camera for item in frames(read_all(str(tmp_path)))]
         assert cameras == ["c0", "c1", "c2", "c3", "c4", None, None, None, None, None]
 
+    def test_sidecars_of_dotted_names_belong_to_their_own_image(self, tmp_path: Path) -> None:
+        """All of one key as WebDataset has it; before, behind, and between their images."""
+        stems = [f"d.1/front-1717243200.{number:06}-ab" for number in range(200)]
+        pairs = [(*images([f"{stem}.jpg"]), sidecar(stem, camera=stem[-9:])) for stem in stems]
+        orders = {
+            "behind": [member for pair in pairs for member in pair],
+            "before": [member for pair in pairs for member in reversed(pair)],
+            "all-before": [pair[1] for pair in pairs] + [pair[0] for pair in pairs],
+            "far-before": [*(p[1] for p in pairs), *images(["x.jpg"]), *(p[0] for p in pairs)],
+        }
+        for order, data in orders.items():
+            (tmp_path / f"{order}.tar").write_bytes(tar(*data))
+            items = frames(read_all(f"{tmp_path}/{order}.tar"))
+            found = {item.member: item.camera for item in items if item.member != "x.jpg"}
+            assert found == {f"{stem}.jpg": stem[-9:] for stem in stems}, order
+            uri = f"{tmp_path}/{order}.tar"
+            assert [i.frame for i in items if i.member != "x.jpg"] == [
+                f"{uri}#{stem}.jpg" for stem in stems
+            ]
+
+    def test_a_sidecar_may_be_called_as_its_image(self, tmp_path: Path) -> None:
+        data = tar(
+            *images(["IMG_1.jpg"]),
+            sidecar("IMG_1.jpg", camera="one"),
+            sidecar("IMG_2.jpg", camera="two"),
+            *images(["IMG_2.jpg", "IMG_2.png", "IMG_3.JPG"]),
+            ("IMG_3.JPG.JSON", b'{"camera": "three"}'),
+        )
+        (tmp_path / "s.tar").write_bytes(data)
+        cameras = [item.camera for item in frames(read_all(str(tmp_path)))]
+        assert cameras == ["one", "two", None, "three"]
+
+    def test_the_surest_sidecar_counts_and_the_others_fill_its_gaps(self, tmp_path: Path) -> None:
+        time = "2026-01-01T08:00:30Z"
+        data = tar(
+            sidecar("a", camera="key", label="key", timestamp=time),
+            sidecar("a.b", camera="stem", label="stem"),
+            sidecar("a.b.jpg", camera="own"),
+            *images(["a.b.jpg", "a.c.jpg"]),
+        )
+        (tmp_path / "s.tar").write_bytes(data)
+        first, second = frames(read_all(str(tmp_path)))
+        assert (first.camera, first.facts.label) == ("own", "stem")
+        assert (second.camera, second.facts.label) == ("key", "key")
+        assert first.timestamp == second.timestamp == datetime(2026, 1, 1, 8, 0, 30, tzinfo=UTC)
+
     @pytest.mark.parametrize(
         "broken",
         [
@@ -165,7 +206,7 @@ class TestTar:
     def test_an_oversized_member_is_one_reject(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("mint_stream.input.tar.MAX_IMAGE_BYTES", 100)
+        monkeypatch.setattr("mint_stream.input.tar_members.MAX_IMAGE_BYTES", 100)
         data = tar(("1.jpg", b"x"), ("2.jpg", b"x" * 101), ("3.jpg", b"x" * 100))
         (tmp_path / "s.tar").write_bytes(data)
         items = read_all(str(tmp_path))

@@ -25,6 +25,7 @@ def units(shard: int, count: int, frame_bytes: int = 3) -> list[Unit]:
             frames=(frame(f"{number}", frame_bytes),),
             rejects=(),
             shard_frames=count if number == count - 1 else None,
+            left_out='{".cls": [1, "a.cls"]}' if number == count - 1 else None,
             read_seconds=0.5,
         )
         for number in range(count)

@@ -53,6 +53,16 @@ def compared() -> dict[str, list[Row]]:
     }
 
 
+def test_what_was_not_read_is_said_even_if_there_was_nothing_to_do() -> None:
+    assert "not read" not in printed(RUN)
+    done = dataclasses.replace(
+        RUN, frames=0, rejects={}, left_out="1 .zip (a.zip)", left_out_members="2 .cls (such as b)"
+    )
+    lines = [line.rstrip() for line in printed(done).splitlines()]
+    assert "not read          1 .zip (a.zip)" in lines
+    assert "not read in tars  2 .cls (such as b)" in lines
+
+
 def test_rates_and_shares() -> None:
     assert RUN.frames_per_s == pytest.approx(3.0)
     assert RUN.adapted_share == pytest.approx(0.99)

@@ -19,6 +19,7 @@ from mint_stream.output.read import read_labels
 from mint_stream.store.store import Store
 from mint_stream.upkeep.compare import compare
 from mint_stream.upkeep.contents import describe
+from mint_stream.upkeep.removal import remove_units
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -72,6 +73,49 @@ def test_inspect_is_read_by_people_and_by_programs(
     assert main(["inspect", output, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert (values["labelled"], values["checkpoints"][0]["seq"]) == (12, 4)
+
+
+@pytest.fixture
+def with_others(tmp_path: Path, assets: Assets) -> Path:
+    """A folder with `in` (4 frames in a tar among members and files of other kinds) and `out`."""
+    others = [("a.cls", b"7"), ("b.cls", b"7"), ("b.txt", b"seven")]
+    data = tar([*members(range(2)), *others]) + tar(members(range(2, 4)))
+    put(str(tmp_path / "in"), {"s.tar": data, "1.zip": b"x", "d/2.zip": b"x", "x.arrow": b"x"})
+    run_plainly(assets.config(str(tmp_path / "in"), str(tmp_path / "out")))
+    return tmp_path
+
+
+FILES = "2 .zip (such as 1.zip), 1 .arrow (x.arrow)"
+MEMBERS = "2 .cls (such as a.cls), 1 .txt (b.txt)"
+
+
+def test_what_is_not_read_is_told_by_inspect_and_verify(
+    with_others: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed, output = str(with_others / "in"), str(with_others / "out")
+    for _ in ("before", "after"):
+        contents = describe(output)
+        assert (contents.labelled, contents.left_out) == (4, FILES)
+        assert contents.left_out_members == MEMBERS
+        assert main(["inspect", output]) == 0
+        text = capsys.readouterr().out
+        assert FILES in text
+        assert MEMBERS in text
+        assert main(["verify", output, "--input", feed]) == 0
+        text = capsys.readouterr().out
+        assert FILES in text
+        assert MEMBERS in text
+        assert "3 files that are not read, 3 members of tars that are not read" in text
+        remove_units(output)
+
+
+def test_what_is_read_again_is_no_longer_told(with_others: Path, assets: Assets) -> None:
+    feed, output = str(with_others / "in"), str(with_others / "out")
+    for name in ("1.zip", "d/2.zip", "x.arrow"):
+        Store(feed).delete(name)
+    run_plainly(assets.config(feed, output))
+    assert describe(output).left_out == ""
+    assert describe(output).left_out_members == MEMBERS
 
 
 def test_the_same_run_twice_differs_in_nothing(run: Path, assets: Assets, tmp_path: Path) -> None:
