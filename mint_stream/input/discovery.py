@@ -45,8 +45,8 @@ def discover(
                 loose.append(info)
         elif kind is not None:
             uri = valid_text(store.uri(info.name))
-            members = (Member(info.name, info.size),)
-            shards.append(Shard(uri, shard_id(uri, _version(info)), kind, store.uri(), members))
+            members = (Member.of(info),)
+            shards.append(Shard(uri, shard_id(uri, info.version), kind, store.uri(), members))
     for folder, images in itertools.groupby(loose, key=lambda info: info.name.rpartition("/")[0]):
         images_left = list(images)
         while images_left:
@@ -112,15 +112,11 @@ def _order(info: ObjectInfo) -> tuple[object, object]:
     return _natural(folder), _natural(info.name)
 
 
-def _version(info: ObjectInfo) -> str:
-    return info.etag or f"{info.size}-{info.mtime!r}"
-
-
 def _loose_shard(store: Store, folder: str, images: list[ObjectInfo]) -> Shard:
     """A group of loose images. Its address names the first and the last of them."""
     names = [info.name.rpartition("/")[2] for info in images]
     ends = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
     uri = valid_text(f"{store.uri(folder)}#{ends}")
-    version = json.dumps([[info.name, _version(info)] for info in images])
-    members = tuple(Member(info.name, info.size) for info in images)
+    version = json.dumps([[info.name, info.version] for info in images])
+    members = tuple(Member.of(info) for info in images)
     return Shard(uri, shard_id(uri, version), "images", store.uri(), members)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mint_stream.input.frames import Frame, Reject, valid_text
+from mint_stream.input.frames import Frame, Left, Reject, valid_text
 from mint_stream.input.grid import ShardProgress, unit_id
 from mint_stream.input.images import ImageError, decode
 from mint_stream.input.shard import Shard
@@ -80,10 +80,33 @@ class Unit:
     frames: tuple[DecodedFrame, ...]
     rejects: tuple[Rejected, ...]
     partial: bool = False
-    """Whether `--limit` cut it short."""
+    """Whether `--limit` cut it short, or something of its shard is left."""
     shard_frames: int | None = None
     """In a shard's last unit: how many frames the shard has."""
     read_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftBehind:
+    """What could not be had, and is left for another run: a shard's rest, or one loose image."""
+
+    uri: str
+    """Of the shard, or of the image."""
+    shard_id: str
+    is_image: bool
+    error_type: str
+    message: str
+
+    @classmethod
+    def of(cls, shard: Shard, left: Left) -> LeftBehind:
+        """What `read_frames` gave in its place."""
+        return cls(
+            uri=left.frame or shard.uri,
+            shard_id=shard.id,
+            is_image=left.frame is not None,
+            error_type=type(left.error).__name__,
+            message=str(left.error),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +128,7 @@ class Control(Protocol):
     def stopping(self) -> bool: ...
     def handed_out(self) -> list[ShardTask]: ...
     def hand_out(self, start: int, shards: list[ShardTask]) -> int: ...
+    def left(self) -> list[LeftBehind]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +142,22 @@ class ReadConfig:
     """Pixels that the method needs of an image's short side; larger photographs are reduced."""
 
 
-def read_shard(task: ShardTask, config: ReadConfig, control: Control) -> Iterator[Unit]:
-    """The units of a shard that are not yet committed."""
+def read_shard(
+    task: ShardTask,
+    config: ReadConfig,
+    control: Control,
+    leave: Callable[[LeftBehind], None],
+) -> Iterator[Unit]:
+    """The units of a shard that are not yet committed.
+
+    leave: told of what could not be had this time. It is in no unit, so that it is found again by
+    whoever looks for what is not committed.
+    """
     if task.refused:
         yield _refused(task.shard, task.refused)
         return
     progress = ShardProgress(config.unit_size, task.frames_from)
-    for unit in _units(task.shard, progress, task.stop, config):
+    for unit in _units(task.shard, progress, task.stop, config, leave):
         if control.stopping():
             return
         yield unit
@@ -144,11 +177,15 @@ def _refused(shard: Shard, why: str) -> Unit:
 
 
 def _units(
-    shard: Shard, progress: ShardProgress, stop: int | None, config: ReadConfig
+    shard: Shard,
+    progress: ShardProgress,
+    stop: int | None,
+    config: ReadConfig,
+    leave: Callable[[LeftBehind], None],
 ) -> Iterator[Unit]:
     """The units of a shard. Each is held back until the next one begins or the shard ends, so
-    that the last one can say so."""
-    started = time.perf_counter()
+    that the last one can say so; that of a shard of which something is left does not."""
+    started, whole = time.perf_counter(), True
     cell, index, first = -1, progress.first_left() - 1, -1
     decoded: list[DecodedFrame | Rejected] = []
     items = read_frames(
@@ -159,6 +196,10 @@ def _units(
         id_column=config.id_column,
     )
     for item in items:
+        if isinstance(item, Left):
+            leave(LeftBehind.of(shard, item))
+            whole = False
+            continue
         index = item.index
         if index < progress.labelled_until(progress.cell(index)):
             continue
@@ -169,7 +210,7 @@ def _units(
                 started = time.perf_counter()
             cell, first, decoded = progress.cell(index), index, []
         decoded.append(_decoded(item, config))
-    at_end = stop is None or index + 1 < stop
+    at_end = whole and (stop is None or index + 1 < stop)
     if first < 0 and at_end and not progress.frames_from:
         first = 0
     if first >= 0:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import ray
 from ray.actor import ActorHandle
 
-from mint_stream.input.units import ShardTask
+from mint_stream.input.units import LeftBehind, ShardTask
 
 _ASK_AGAIN_S = 0.25
 """How long an answer to `stopping` is good for: asking takes a millisecond, a unit maybe ten."""
@@ -26,6 +26,7 @@ class RunControl:
     def __init__(self) -> None:
         self._stopping = False
         self._handed_out: list[ShardTask] = []
+        self._left: list[LeftBehind] = []
 
     def stop(self) -> None:
         """Finish the units in flight and hand out no more."""
@@ -47,6 +48,15 @@ class RunControl:
     def handed_out(self) -> list[ShardTask]:
         """What was handed out so far, in order."""
         return self._handed_out
+
+    def leave(self, left: list[LeftBehind]) -> None:
+        """Note what was handed out and could not be had."""
+        self._left.extend(left)
+
+    def left(self) -> list[LeftBehind]:
+        """All that could not be had so far, in order. Started again, this has forgotten it: what
+        it was is then left for the next run."""
+        return self._left
 
 
 @dataclass
@@ -77,6 +87,15 @@ class RemoteControl:
         """See `RunControl.handed_out`."""
         shards: list[ShardTask] = ray.get(self.actor.handed_out.remote())
         return shards
+
+    def leave(self, left: list[LeftBehind]) -> None:
+        """See `RunControl.leave`; does not wait."""
+        self.actor.leave.remote(left)
+
+    def left(self) -> list[LeftBehind]:
+        """See `RunControl.left`."""
+        left: list[LeftBehind] = ray.get(self.actor.left.remote())
+        return left
 
     def end(self) -> None:
         """End the actor."""

@@ -20,7 +20,7 @@ from mint_stream.bank.log import RestoreError
 from mint_stream.clip.device import check_in_actor
 from mint_stream.config import ConfigError, RunConfig
 from mint_stream.input.discovery import discover
-from mint_stream.input.units import ShardTask
+from mint_stream.input.units import LeftBehind, ShardTask
 from mint_stream.logs import ray_formats
 from mint_stream.output.done import load_done
 from mint_stream.output.lease import Lease
@@ -29,6 +29,7 @@ from mint_stream.pipeline.bank_actor import RemoteBank, start_bank_server
 from mint_stream.pipeline.control import RemoteControl, start_run_control
 from mint_stream.pipeline.dataset import labelled_units
 from mint_stream.pipeline.left import left_to_do
+from mint_stream.pipeline.leftovers import Leftovers
 from mint_stream.pipeline.metrics import RunMetrics
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import StreamBroken
@@ -90,12 +91,14 @@ class Run:
         try:
             done = load_done(self.prepared.store, self.prepared.unit_size)
             self._units_before, self._frames_before = len(done.units), done.frames
-            left = left_to_do(self.config, self.prepared, done)
-            self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
             tally, seq = Tally(), None
+            left = left_to_do(self.config, self.prepared, done, tally.left.add_shard)
+            self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
             if left or self.config.follow:
                 try:
                     seq = self._label(left, tally)
+                    if self.config.follow:
+                        tally.left.settle(self.prepared.store, self.prepared.unit_size)
                 except Exception as error:
                     raise _readable(error) from error
             if self._lease_lost:
@@ -170,7 +173,13 @@ class Run:
         while True:
             self._control = start_run_control()
             committed = labelled_units(
-                self.config, self.prepared, left, self._control, bank, self.origin
+                self.config,
+                self.prepared,
+                left,
+                self._control,
+                bank,
+                self.origin,
+                lambda what: self._leave(what, tally),
             )
             try:
                 with contextlib.closing(committed):
@@ -200,10 +209,17 @@ class Run:
             if not left and not self.config.follow:
                 return
 
+    def _leave(self, left: list[LeftBehind], tally: Tally) -> None:
+        """Take note of what could not be had; a source that follows tries again."""
+        tally.left.add(left)
+        if self._control is not None and self.config.follow:
+            self._control.leave(left)
+
     def _left_now(self, bank: RemoteBank | None, tally: Tally) -> list[ShardTask]:
         """What is to do for a labeler that follows one that died, as for a run that begins."""
         if bank is not None:
             bank.drop_unfinished()
+        tally.left = Leftovers()  # all of that is tried again
         config = self.config
         if config.follow:
             shards = discover(config.input, unit_size=self.prepared.unit_size)
@@ -211,7 +227,7 @@ class Run:
         done = load_done(self.prepared.store, self.prepared.unit_size)
         if not config.relabel_suspect:
             tally.catch_up(len(done.units) - self._units_before, done.frames - self._frames_before)
-        return left_to_do(config, self.prepared, done)
+        return left_to_do(config, self.prepared, done, tally.left.add_shard)
 
     def _check_rejects(self, tally: Tally) -> None:
         rejected = sum(tally.rejects.values())

@@ -16,14 +16,22 @@ import pyarrow as pa
 import ray
 
 from mint_stream.bank.client import BankClient
-from mint_stream.input.units import ReadConfig, Unit, read_shard
+from mint_stream.input.units import LeftBehind, ReadConfig, Unit, read_shard
 from mint_stream.labeler.config import LabelerConfig
 from mint_stream.output import commit
 from mint_stream.output.units import CommittedUnit, LabelledUnit
 from mint_stream.pipeline.bank_actor import RemoteBank
 from mint_stream.pipeline.control import RemoteControl, was_started_again
 from mint_stream.pipeline.origin import Origin
-from mint_stream.pipeline.parcels import InOrder, ParcelSize, pack, parcels, place_of, unpack
+from mint_stream.pipeline.parcels import (
+    InOrder,
+    ParcelSize,
+    left_of,
+    pack,
+    parcels,
+    place_of,
+    unpack,
+)
 from mint_stream.pipeline.rows import shard_tasks
 from mint_stream.store.store import Store
 
@@ -40,7 +48,9 @@ def read_units(
     """rows.SHARD_ROW rows in, parcels of units out."""
     origin.enter()
     for number, task in shard_tasks(batch):
-        yield from parcels(read_shard(task, config, control), number, size)
+        left = list[LeftBehind]()
+        units = read_shard(task, config, control, left.append)
+        yield from parcels(units, number, size, left)
 
 
 class LabelUnits:
@@ -105,7 +115,8 @@ class LabelUnits:
             look = None if looked is None else looked.result()
             labelled.append(self._labeler(unit, look, idle_s))
             idle_s = 0.0
-        yield pack(LabelledUnit, labelled, place_of(due[-1]))
+        left = [what for parcel in due for what in left_of(parcel)]
+        yield pack(LabelledUnit, labelled, place_of(due[-1]), left)
         self._idle_since = time.monotonic()
 
     def _looked(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Future[Looked] | None]]:
@@ -130,4 +141,4 @@ def commit_units(
     """A parcel of labelled units in, one of committed units out; committed in between."""
     origin.enter()
     committed = commit.commit_units(list(unpack(LabelledUnit, batch)), store, bank, again=again)
-    return pack(CommittedUnit, committed, place_of(batch))
+    return pack(CommittedUnit, committed, place_of(batch), left_of(batch))

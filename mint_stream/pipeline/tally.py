@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from mint_stream.config import RunConfig
 from mint_stream.output.done import Done
 from mint_stream.output.units import CommittedUnit
+from mint_stream.pipeline.leftovers import Leftovers
 from mint_stream.pipeline.preflight import Prepared
 from mint_stream.pipeline.summary import BESIDE, RunSummary
 
@@ -27,6 +28,8 @@ class Tally:
     stage_seconds: Counter[str] = field(default_factory=Counter)
     labelling_since: float | None = None
     """When the first unit reached a labeler, by the monotonic clock."""
+    left: Leftovers = field(default_factory=Leftovers)
+    """What could not be had."""
 
     def add(self, unit: CommittedUnit) -> None:
         """Count a unit."""
@@ -35,6 +38,7 @@ class Tally:
         self.adapt_s += facts.adapt_seconds
         if not unit.won:
             return
+        self.left.committed()
         self.units += 1
         self.frames += facts.labelled
         self.abstained += facts.abstained
@@ -93,4 +97,8 @@ def summarize(
         stage_seconds=dict(tally.stage_seconds),
         bank_seq=seq,
         stopped=stopped,
+        left_shards=tally.left.shards,
+        left_images=tally.left.images,
+        left_why=tally.left.reasons,
+        left_example=tally.left.example,
     )
