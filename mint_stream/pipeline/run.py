@@ -21,6 +21,7 @@ from mint_stream.clip.device import check_in_actor
 from mint_stream.config import ConfigError, RunConfig
 from mint_stream.input.discovery import discover
 from mint_stream.input.units import LeftBehind, ShardTask
+from mint_stream.labeler.device import DeviceFailed
 from mint_stream.logs import ray_formats
 from mint_stream.output.done import load_done
 from mint_stream.output.lease import Lease
@@ -37,7 +38,7 @@ from mint_stream.pipeline.parts import run_bank
 from mint_stream.pipeline.preflight import Prepared, prepare
 from mint_stream.pipeline.signals import stop_on_signals
 from mint_stream.pipeline.summary import RunFailed, RunSummary
-from mint_stream.pipeline.tally import Tally, summarize
+from mint_stream.pipeline.tally import RECENT_FRAMES, Tally, summarize
 from mint_stream.reports.camera_events import CameraEvents
 from mint_stream.store.errors import StorageError
 
@@ -231,13 +232,17 @@ class Run:
 
     def _check_rejects(self, tally: Tally) -> None:
         rejected = sum(tally.rejects.values())
-        seen = tally.frames + rejected
-        if seen >= 50 and rejected / seen > self.config.max_reject_ratio:
-            raise RunFailed(
-                f"{rejected} of {seen} frames were rejected ({dict(tally.rejects)}), more than "
-                f"--max-reject-ratio {self.config.max_reject_ratio}: see the messages in "
-                f"{self.config.output}/rejects; what was labelled is kept"
-            )
+        for which, few, rejects, seen in (
+            ("", 50, rejected, tally.frames + rejected),
+            ("the last ", RECENT_FRAMES, *tally.recent),
+        ):
+            if seen >= few and rejects / seen > self.config.max_reject_ratio:
+                raise RunFailed(
+                    f"{rejects:,} of {which}{seen:,} frames were rejected (in all "
+                    f"{dict(tally.rejects)}), more than --max-reject-ratio "
+                    f"{self.config.max_reject_ratio}: see the messages in "
+                    f"{self.config.output}/rejects; what was labelled is kept"
+                )
 
 
 def prepare_run(
@@ -289,6 +294,10 @@ def _cause(error: Exception) -> BaseException:
     return error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
 
 
+_IN_WORDS = (StorageError, BankError, RestoreError, ConfigError, DeviceFailed)
+"""Errors whose message says all that a person needs."""
+
+
 def _readable(error: Exception) -> RunFailed:
     """What a person needs of an error that ended a run, in one line."""
     cause = _cause(error)
@@ -296,7 +305,7 @@ def _readable(error: Exception) -> RunFailed:
         return cause
     # Ray Data appends advice of its own to the message.
     text = " ".join(str(cause).partition("\nFailed to ")[0].split())
-    if not isinstance(cause, StorageError | BankError | RestoreError | ConfigError):
+    if not isinstance(cause, _IN_WORDS):
         log.debug("the run failed", exc_info=error)
         text = f"{type(cause).__name__}: {text}"
     if "ommitted" not in text:

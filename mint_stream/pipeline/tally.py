@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from mint_stream.config import RunConfig
@@ -12,6 +12,10 @@ from mint_stream.output.units import CommittedUnit
 from mint_stream.pipeline.leftovers import Leftovers
 from mint_stream.pipeline.preflight import Prepared
 from mint_stream.pipeline.summary import BESIDE, RunSummary
+
+RECENT_FRAMES = 10_000
+"""So many frames, the last ones, are looked at for rejects by themselves: what goes wrong after a
+million good frames does not show in the whole."""
 
 
 @dataclass
@@ -30,6 +34,9 @@ class Tally:
     """When the first unit reached a labeler, by the monotonic clock."""
     left: Leftovers = field(default_factory=Leftovers)
     """What could not be had."""
+    recent: tuple[int, int] = (0, 0)
+    """Rejects among the last `RECENT_FRAMES` frames (a few more: whole units), and their number."""
+    _recent: deque[tuple[int, int]] = field(default_factory=deque)
 
     def add(self, unit: CommittedUnit) -> None:
         """Count a unit."""
@@ -45,9 +52,18 @@ class Tally:
         self.adapted += facts.adapted
         self.spared += facts.spared
         self.rejects.update(facts.rejected)
+        self._look_back(sum(facts.rejected.values()), facts.labelled)
         if self.labelling_since is None and facts.labelled:
             in_labeler = (s for stage, s in facts.stage_seconds.items() if stage not in BESIDE)
             self.labelling_since = time.monotonic() - sum(in_labeler)
+
+    def _look_back(self, rejects: int, labelled: int) -> None:
+        self._recent.append((rejects, rejects + labelled))
+        rejected, seen = self.recent[0] + rejects, self.recent[1] + rejects + labelled
+        while seen - self._recent[0][1] >= RECENT_FRAMES:
+            old = self._recent.popleft()
+            rejected, seen = rejected - old[0], seen - old[1]
+        self.recent = rejected, seen
 
     def catch_up(self, units: int, frames: int) -> None:
         """Count what was committed and not told of before a labeler died.
