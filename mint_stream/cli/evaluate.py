@@ -28,6 +28,7 @@ from mint_stream.evaluation.variants import variant
 from mint_stream.input.discovery import discover
 from mint_stream.input.shards import count_frames
 from mint_stream.input.truth import read_any_truth
+from mint_stream.labeler.device import DeviceFailed
 from mint_stream.output.cells import escape_cell
 from mint_stream.output.lease import LeaseHeld
 from mint_stream.output.read import read_labels
@@ -111,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, StorageError, LeaseHeld) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except DeviceFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -28,7 +28,7 @@ from mint_stream.config import (
 from mint_stream.logs import json_until_ray
 from mint_stream.output.lease import LeaseHeld
 from mint_stream.pipeline.progress import LoggedProgress, RunProgress
-from mint_stream.pipeline.summary import RunFailed, RunSummary, print_summary
+from mint_stream.pipeline.summary import RunFailed, RunSummary, left_text, print_summary
 from mint_stream.store.address import anonymous
 from mint_stream.store.errors import StorageError
 
@@ -164,7 +164,8 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, run, and answer with an exit code: 0 done, 1 the run failed, 2 it could not start."""
+    """Parse, run, and answer with an exit code: 0 done, 1 the run failed or left something
+    that it could not read, 2 it could not start."""
     options = tyro.cli(Options, args=arguments, prog="mint-stream label")
     if options.log_json:
         # Read when Ray is imported: lines of two labelers that differ in digits alone would be one,
@@ -251,4 +252,6 @@ def _tell(summary: RunSummary, *, quiet: bool, log_json: bool) -> int:
         log.info("run ended", extra=dataclasses.asdict(summary))
     elif not quiet:
         print_summary(summary, Console(highlight=False))
-    return 0
+    elif summary.left:
+        log.warning("%s. For example: %s", left_text(summary), summary.left_example)
+    return 1 if summary.left else 0

@@ -45,9 +45,21 @@ class ImageEncoder:
         self.query_blocks = query_blocks
         self.blocks = visual.transformer.resblocks
         self.width: int = visual.transformer.width
+        self.at_once: int | None = None
+        """Most images in a pass without gradients; None for as many as there are."""
 
     def stem(self, images_BCHW: Tensor) -> Stem:
         """Tokens and block 0's projections of normalised images, in the images' dtype."""
+        parts = [self._stem(images_BCHW[rows]) for rows in self._parts(len(images_BCHW))]
+        return parts[0] if len(parts) == 1 else Stem(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _parts(self, images: int) -> list[slice]:
+        size = images if self.at_once is None or torch.is_grad_enabled() else self.at_once
+        return [slice(first, first + size) for first in range(0, images, max(1, size))] or [
+            slice(0, 0)
+        ]
+
+    def _stem(self, images_BCHW: Tensor) -> Stem:
         v = self.visual
         dtype = images_BCHW.dtype
         patches_BDN = v.conv1(images_BCHW.to(v.conv1.weight.dtype)).flatten(2).to(dtype)
@@ -75,6 +87,16 @@ class ImageEncoder:
         return activation_BD
 
     def _pass(self, stem: Stem, k_BTD: Tensor, v_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [
+            self._blocks(stem.take(rows), k_BTD[rows], v_BTD[rows])
+            for rows in self._parts(len(k_BTD))
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        queries, features = zip(*parts, strict=True)
+        return torch.cat(queries), torch.cat(features)
+
+    def _blocks(self, stem: Stem, k_BTD: Tensor, v_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """All blocks from block 0's keys and values on; of the last block only the CLS row."""
         x_BTD, q_BTD = stem.x_BTD, stem.q_BTD
         last = len(self.blocks) - 1

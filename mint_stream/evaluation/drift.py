@@ -23,7 +23,7 @@ from mint_stream.input.discovery import discover
 from mint_stream.input.frames import Frame
 from mint_stream.input.images import decode
 from mint_stream.input.shard_writer import Item, write_shard
-from mint_stream.input.shards import read_frames
+from mint_stream.input.shards import had, read_frames
 
 START = datetime(2026, 1, 1, 6, tzinfo=UTC)
 NOTHING = "nothing"
@@ -103,11 +103,11 @@ def read_pictures(input_url: str) -> dict[str, list[bytes]]:
     """The encoded pictures of each class, all in memory, in the order of their names.
 
     The class is what sidecars, columns or `label=` folders say, else the name of an image's folder.
-    Raises `ConfigError` where none has a class.
+    Raises `ConfigError` where none has a class, `StorageError` as the store does.
     """
     pictures: dict[str, list[bytes]] = {}
     for shard in discover(input_url, unit_size=1024):
-        for item in read_frames(shard):
+        for item in had(read_frames(shard)):
             if not isinstance(item, Frame):
                 continue
             folder = item.frame.split("/")[-2] if shard.kind == "images" else None

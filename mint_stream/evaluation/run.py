@@ -14,6 +14,8 @@ from mint_stream.config import RunConfig
 from mint_stream.evaluation.costs import COSTS
 from mint_stream.output.units import CommittedUnit
 from mint_stream.pipeline.in_process import run_in_process
+from mint_stream.pipeline.summary import left_text
+from mint_stream.store.errors import StorageError
 
 
 def run_preset(
@@ -24,7 +26,8 @@ def run_preset(
     on_frames: told how many more frames are done, those of earlier runs first.
     every: of each shard's units only the first, and each `every`th after it.
 
-    Raises what `run_in_process` raises.
+    Raises what `run_in_process` raises, and `StorageError` where some of the stream cannot be read:
+    what is compared has seen the same frames.
     """
 
     def note(unit: CommittedUnit, seconds: float) -> None:
@@ -42,4 +45,6 @@ def run_preset(
     def start(done: int, left: int) -> None:
         on_frames(done)
 
-    run_in_process(config, on_start=start, on_unit=note, every=every)
+    summary = run_in_process(config, on_start=start, on_unit=note, every=every)
+    if summary.left:
+        raise StorageError(f"{left_text(summary)}. For example: {summary.left_example}")

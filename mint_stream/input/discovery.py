@@ -72,8 +72,8 @@ def discover(
                 loose.append(info)
         elif kind is not None:
             uri = valid_text(store.uri(info.name))
-            members = (Member(info.name, info.size),)
-            shards.append(Shard(uri, shard_id(uri, _version(info)), kind, store.address, members))
+            members = (Member.of(info),)
+            shards.append(Shard(uri, shard_id(uri, info.version), kind, store.address, members))
         elif info.name not in used:
             left_out.add(valid_text(info.name))
     for folder, images in itertools.groupby(loose, key=lambda info: info.name.rpartition("/")[0]):
@@ -213,10 +213,6 @@ def _order(info: ObjectInfo) -> tuple[object, object]:
     return _natural(folder), _natural(info.name)
 
 
-def _version(info: ObjectInfo) -> str:
-    return info.etag or f"{info.size}-{info.mtime!r}"
-
-
 def _loose_shard(
     store: Store, folder: str, images: list[ObjectInfo], sidecars: Mapping[str, str]
 ) -> Shard:
@@ -224,6 +220,6 @@ def _loose_shard(
     names = [info.name.rpartition("/")[2] for info in images]
     ends = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
     uri = valid_text(f"{store.uri(folder)}#{ends}")
-    version = json.dumps([[info.name, _version(info)] for info in images])
-    members = tuple(Member(info.name, info.size, sidecars.get(info.name)) for info in images)
+    version = json.dumps([[info.name, info.version] for info in images])
+    members = tuple(Member.of(info, sidecars.get(info.name)) for info in images)
     return Shard(uri, shard_id(uri, version), "images", store.address, members)

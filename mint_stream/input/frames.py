@@ -18,6 +18,7 @@ from uuid import UUID
 
 from mint_stream.input.times import parse_timestamp
 from mint_stream.logs import warn_once
+from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,22 @@ class Reject:
     error_type: str
     message: str
     size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """One image, or (without `frame`) the rest of a shard, that could not be had this time.
+
+    Its bytes are not to blame, as a `Reject`'s are: they are missing, refused, out of reach, or no
+    longer those that were listed. Another run may have them.
+    """
+
+    frame: str | None
+    shard: str
+    member: str | None
+    index: int
+    """Where it would have been among everything that the shard yields."""
+    error: StorageError
 
 
 class ShardError(ValueError):

@@ -7,9 +7,10 @@ from collections import defaultdict
 import pyarrow as pa
 
 from mint_stream.input.discovery import discover
-from mint_stream.input.frames import Frame
+from mint_stream.input.frames import Frame, Left
 from mint_stream.input.shards import read_frames
 from mint_stream.input.units import loose_frames
+from mint_stream.store.errors import ObjectMissing
 
 
 def read_pictures(
@@ -41,6 +42,8 @@ def read_pictures(
             items = read_frames(shard, start=start, image_column=image_column, id_column=id_column)
             left = set(frames)
             for item in items:
+                if isinstance(item, Left) and not isinstance(item.error, ObjectMissing):
+                    raise item.error
                 if isinstance(item, Frame) and item.frame in left:
                     pictures[item.frame] = item.data
                     left.remove(item.frame)

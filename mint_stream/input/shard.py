@@ -7,17 +7,35 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+from mint_stream.store.types import ObjectInfo
+
 Kind = Literal["tar", "parquet", "images"]
 
 
 @dataclass(frozen=True)
 class Member:
-    """One object that a shard consists of: its name below the shard's root, its size in bytes."""
+    """One object that a shard consists of: its name below the shard's root, its size in bytes.
+
+    With what the listing said of its version: what is read must be that one.
+    """
 
     name: str
     size_bytes: int
+    etag: str | None = None
+    mtime: float | None = None
+    """Seconds since 1970."""
     sidecar: str | None = None
     """Of a loose image: name of the object that says what camera and time are."""
+
+    @classmethod
+    def of(cls, info: ObjectInfo, sidecar: str | None = None) -> Member:
+        """A member as its store listed it."""
+        return cls(info.name, info.size, info.etag, info.mtime, sidecar)
+
+    @property
+    def listed(self) -> ObjectInfo:
+        """What the store said of it."""
+        return ObjectInfo(self.name, self.size_bytes, self.etag, self.mtime)
 
 
 @dataclass(frozen=True)

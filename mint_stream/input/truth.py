@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from mint_stream.config import ConfigError, require
 from mint_stream.input.discovery import discover
 from mint_stream.input.frames import Frame
-from mint_stream.input.shards import all_items
+from mint_stream.input.shards import all_items, had
 from mint_stream.store.errors import ObjectMissing, StorageError
 from mint_stream.store.store import PREFLIGHT, Store, split_url
 
@@ -21,11 +21,12 @@ def read_truth(
     """What the input itself says about its frames: frame, camera, timestamp, domain, label.
 
     From sidecars, Parquet columns and folder names; null where they say nothing. For evaluation.
+    Raises `StorageError` as the store does.
     """
     frames = [
         item
         for shard in discover(input_url, unit_size=1024)
-        for item in all_items(shard, None, image_column, id_column, None)
+        for item in had(all_items(shard, None, image_column, id_column, None))
         if isinstance(item, Frame)
     ]
     time = pa.timestamp("us", tz="UTC")

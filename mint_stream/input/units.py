@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mint_stream.input.frames import Frame, Reject, valid_text
+from mint_stream.input.frames import Frame, Left, Reject, valid_text
 from mint_stream.input.grid import ShardProgress, unit_id
 from mint_stream.input.images import ImageError, decode
 from mint_stream.input.left_out import LeftOut
@@ -81,12 +81,35 @@ class Unit:
     frames: tuple[DecodedFrame, ...]
     rejects: tuple[Rejected, ...]
     partial: bool = False
-    """Whether `--limit` cut it short."""
+    """Whether `--limit` cut it short, or something of its shard is left."""
     shard_frames: int | None = None
     """In a shard's last unit: how many frames the shard has."""
     left_out: str | None = None
     """In that unit too: members of kinds that are not read, a `LeftOut` as JSON; None for none."""
     read_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftBehind:
+    """What could not be had, and is left for another run: a shard's rest, or one loose image."""
+
+    uri: str
+    """Of the shard, or of the image."""
+    shard_id: str
+    is_image: bool
+    error_type: str
+    message: str
+
+    @classmethod
+    def of(cls, shard: Shard, left: Left) -> LeftBehind:
+        """What `read_frames` gave in its place."""
+        return cls(
+            uri=left.frame or shard.uri,
+            shard_id=shard.id,
+            is_image=left.frame is not None,
+            error_type=type(left.error).__name__,
+            message=str(left.error),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +131,7 @@ class Control(Protocol):
     def stopping(self) -> bool: ...
     def handed_out(self) -> list[ShardTask]: ...
     def hand_out(self, start: int, shards: list[ShardTask]) -> int: ...
+    def left(self) -> list[LeftBehind]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,17 +153,24 @@ _DEADLY = (
 
 
 def read_shard(
-    task: ShardTask, config: ReadConfig, control: Control, *, given_up: int | None = None
+    task: ShardTask,
+    config: ReadConfig,
+    control: Control,
+    leave: Callable[[LeftBehind], None],
+    *,
+    given_up: int | None = None,
 ) -> Iterator[Unit]:
     """The units of a shard that are not yet committed.
 
-    given_up: after so many of them the rest of the shard is one reject, and not read.
+    leave: told of what could not be had this time. It is in no unit, so that it is found again by
+    whoever looks for what is not committed. given_up: after so many units the rest of the shard is
+    one reject, and not read.
     """
     if task.refused:
         yield _refused(task.shard, task.refused)
         return
     progress = ShardProgress(config.unit_size, task.frames_from)
-    for unit in _units(task.shard, progress, task.stop, config, given_up):
+    for unit in _units(task.shard, progress, task.stop, config, leave, given_up):
         if control.stopping():
             return
         yield unit
@@ -172,14 +203,15 @@ def _units(
     progress: ShardProgress,
     stop: int | None,
     config: ReadConfig,
+    leave: Callable[[LeftBehind], None],
     given_up: int | None,
 ) -> Iterator[Unit]:
     """The units of a shard. Each is held back until the next one begins or the shard ends, so
-    that the last one can say so."""
+    that the last one can say so; that of a shard of which something is left does not."""
     if given_up == 0:
         yield _rest(shard, progress.first_left())
         return
-    started, yielded = time.perf_counter(), 0
+    started, yielded, whole = time.perf_counter(), 0, True
     cell, index, first, left_out = -1, progress.first_left() - 1, -1, LeftOut()
     decoded: list[DecodedFrame | Rejected] = []
     items = read_frames(
@@ -191,6 +223,10 @@ def _units(
         left_out=left_out,
     )
     for item in items:
+        if isinstance(item, Left):
+            leave(LeftBehind.of(shard, item))
+            whole = False
+            continue
         index = item.index
         if index < progress.labelled_until(progress.cell(index)):
             continue
@@ -204,7 +240,7 @@ def _units(
                     return
             cell, first, decoded = progress.cell(index), index, []
         decoded.append(_decoded(item, config))
-    at_end = stop is None or index + 1 < stop
+    at_end = whole and (stop is None or index + 1 < stop)
     if first < 0 and at_end and not progress.frames_from:
         first = 0
     if first >= 0:

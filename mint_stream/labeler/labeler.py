@@ -9,8 +9,8 @@ import datetime
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from mint_stream.clip.model import load_clip
 from mint_stream.input.units import DecodedFrame, Rejected, Unit
 from mint_stream.labeler.budget import BUDGET, AdaptBudget
 from mint_stream.labeler.config import LabelerConfig
+from mint_stream.labeler.device import computing, with_less
 from mint_stream.labeler.unit_files import label_table, labels_file, rejects_file
 from mint_stream.logs import about
 from mint_stream.method.adapter import MintAdapter
@@ -87,6 +88,14 @@ class AnsweredUnit:
     """As `UnitFacts` has them."""
     log_name: str
     log: bytes | None
+
+
+class _Unreadable(Exception):
+    """Frames that cannot be made into views, by their id, with what is wrong with each."""
+
+    def __init__(self, errors: dict[str, Exception]) -> None:
+        super().__init__(", ".join(errors))
+        self.errors = errors
 
 
 class MintLabeler:
@@ -197,7 +206,8 @@ class MintLabeler:
 
         looked: what `look` saw of it, where that was taken before.
 
-        A frame that cannot be labelled becomes a reject; the rest of the unit is labelled.
+        A frame whose pixels are no image becomes a reject; the rest of the unit is labelled.
+        Raises `DeviceFailed` for whatever else goes wrong while computing.
         """
         seq = 0 if self.bank is None else self._begin(self.bank, unit)
         labelled = self._label(unit.frames, looked)
@@ -260,7 +270,8 @@ class MintLabeler:
         """The frozen model's answers."""
         predictions = None
         if looked.seen is not None:
-            predictions = self.adapter.label_frozen(looked.seen, self.config.top_k, guard=guard)
+            with self._computing():
+                predictions = self.adapter.label_frozen(looked.seen, self.config.top_k, guard=guard)
         return Labelled(looked.frames, predictions, looked.rejects, {})
 
     def _label_together(self, client: BankClient, looked: Looked) -> Labelled:
@@ -269,7 +280,7 @@ class MintLabeler:
             return Labelled((), None, looked.rejects, {})
         scopes = [self._scope(frame) for frame in looked.frames]
         banks = {scope: self._bank(client, scope) for scope in dict.fromkeys(scopes)}
-        with self._spending(frames=len(looked.frames), stage="domains"):
+        with self._spending(frames=len(looked.frames), stage="domains"), self._computing():
             predictions = self.adapter.label_frames(
                 looked.seen,
                 [banks[scope] for scope in scopes],
@@ -301,18 +312,28 @@ class MintLabeler:
                 banks[scope] = self._bank(client, scope)
             try:
                 with self._spending(frames=1):
-                    # A copy: torch takes no read-only memory.
-                    views = self.adapter.views(frame.rgb_HW3.copy(), frame.frame)
-                    found = self.adapter.label_frames(
-                        self.adapter.look(views), [banks[scope]], [frame.camera], self.config.top_k
-                    )
-            except Exception as error:
-                rejects.append(_reject(frame, error))
+                    found = self._label_one(frame, banks[scope])
+            except _Unreadable as unreadable:
+                rejects.append(_reject(frame, unreadable.errors[frame.frame]))
                 continue
             labelled.append(frame)
             predictions.append(found)
         joined = Predictions.joined(predictions) if predictions else None
         return Labelled(labelled, joined, rejects, self._update(client, banks))
+
+    def _label_one(self, frame: DecodedFrame, bank: BankInUse) -> Predictions:
+        """The answer to one frame by its views, and the bank that it leaves."""
+
+        def attempt(_: int) -> Predictions:
+            with self._computing():
+                with self._blaming([frame]):
+                    # A copy: torch takes no read-only memory.
+                    views = self.adapter.views(frame.rgb_HW3.copy(), frame.frame)
+                return self.adapter.label_frames(
+                    self.adapter.look(views), [bank], [frame.camera], self.config.top_k
+                )
+
+        return with_less(attempt, self._at_once(self.config.method.views), self._take_less)
 
     def _label_within(
         self, budget: AdaptBudget, client: BankClient, frames: Sequence[DecodedFrame]
@@ -336,7 +357,9 @@ class MintLabeler:
         return labelled._replace(rejects=[*frozen.rejects, *labelled.rejects])
 
     def _bank(self, client: BankClient, scope: str) -> BankInUse:
-        bank: BankInUse = self.adapter.algorithm.bank(client.state(scope), self.config.labelers)
+        state = client.state(scope)
+        with self._computing():
+            bank: BankInUse = self.adapter.algorithm.bank(state, self.config.labelers)
         return bank
 
     def _update(self, client: BankClient, banks: Mapping[str, BankInUse]) -> Update:
@@ -347,27 +370,60 @@ class MintLabeler:
 
     def _look(self, frames: Sequence[DecodedFrame]) -> Looked:
         """One pass over view 0 of all frames. What cannot be made into a view becomes a reject."""
-        readable, rejects = tuple(frames), list[Rejected]()
-        try:
-            views = self.adapter.first_views([frame.rgb_HW3 for frame in frames])
-        except Exception as error:
-            log.debug("frames cannot be read together: %s", error)
-            readable, views = self._views_one_by_one(frames, rejects)
-        seen = self.adapter.look(views) if readable else None
-        return Looked(readable, tuple(rejects), seen)
 
-    def _views_one_by_one(
-        self, frames: Sequence[DecodedFrame], rejects: list[Rejected]
-    ) -> tuple[tuple[DecodedFrame, ...], torch.Tensor]:
-        """The frames that can be read and view 0 of each; `rejects` gets the others."""
-        readable, views = list[DecodedFrame](), [torch.empty(0)]
-        for frame in frames:
-            try:
-                views.append(self.adapter.first_views([frame.rgb_HW3]))
-                readable.append(frame)
-            except Exception as error:
-                rejects.append(_reject(frame, error))
-        return tuple(readable), torch.cat(views[1:] or views)
+        def attempt(most: int) -> Seen:
+            parts = [frames[first : first + most] for first in range(0, len(frames), most)]
+            with self._computing():
+                with self._blaming(frames):
+                    views = [self.adapter.first_views([f.rgb_HW3 for f in part]) for part in parts]
+                return self.adapter.look(torch.cat(views))
+
+        if not frames:
+            return Looked((), (), None)
+        try:
+            seen = with_less(attempt, self._at_once(len(frames)), self._take_less)
+            return Looked(tuple(frames), (), seen)
+        except _Unreadable as found:
+            bad = [frame for frame in frames if frame.frame in found.errors]
+            rejects = [_reject(frame, found.errors[frame.frame]) for frame in bad]
+            looked = self._look([frame for frame in frames if frame.frame not in found.errors])
+            return looked._replace(rejects=(*rejects, *looked.rejects))
+
+    @contextmanager
+    def _blaming(self, frames: Sequence[DecodedFrame]) -> Iterator[None]:
+        """Raise `_Unreadable` for what goes wrong inside, if these frames' own pixels are why.
+
+        That is so for those that cannot be made into views without the device, either.
+        """
+        try:
+            yield
+        except Exception as failure:
+            errors: dict[str, Exception] = {}
+            for frame in frames:
+                try:
+                    self.adapter.views(frame.rgb_HW3.copy(), frame.frame, on_cpu=True)
+                except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+                    raise failure from None
+                except Exception as error:
+                    errors[frame.frame] = error
+            if not errors:
+                raise
+            raise _Unreadable(errors) from failure
+
+    def _computing(self) -> AbstractContextManager[None]:
+        """Where what goes wrong is the device's affair."""
+        return computing(str(self.adapter.clip.device))
+
+    def _at_once(self, images: int) -> int:
+        """How many of so many images are encoded together."""
+        return min(images, self.adapter.encoder.at_once or images)
+
+    def _take_less(self, most: int) -> None:
+        """Encode no more than so many images at once from here on."""
+        log.warning("the device failed; %d images at once from here on", most)
+        self.adapter.encoder.at_once = most
+        if self.adapter.clip.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _scope(self, frame: DecodedFrame) -> str:
         return (frame.camera or SHARED) if self.config.bank_scope == "camera" else SHARED

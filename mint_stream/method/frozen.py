@@ -76,8 +76,10 @@ class FrozenClip:
         self.context_init_NW = self.text.context_NW.to(clip.dtype)
         self.stopwatch = Stopwatch()
 
-    def views(self, image_HW3: np.ndarray, frame: str, count: int | None = None) -> Tensor:
-        """The image's V views on the model's device, or the first `count`: (V, 3, H, W)."""
+    def views(
+        self, image_HW3: np.ndarray, frame: str, count: int | None = None, *, on_cpu: bool = False
+    ) -> Tensor:
+        """The image's V views, or the first `count`: (V, 3, H, W), on the model's device."""
         with self.stopwatch("views"):
             return make_views(
                 image_HW3,
@@ -86,7 +88,7 @@ class FrozenClip:
                 min_crop_area=self.method.min_crop_area,
                 seed=self.seed,
                 frame=frame,
-                device=self.clip.device,
+                device=None if on_cpu else self.clip.device,
             ).to(self.clip.dtype)
 
     def first_views(self, images: Sequence[np.ndarray]) -> Tensor:

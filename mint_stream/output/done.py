@@ -21,14 +21,14 @@ _READERS = 16
 """Objects that are fetched at the same time: reading small objects waits on latency alone."""
 
 
-def load_done(store: Store, unit_size: int) -> Done:
+def load_done(store: Store, unit_size: int, *, of: str = "") -> Done:
     """What is committed in an output, from the names of its objects.
 
-    Raises `StorageError`.
+    of: with what the ids of the shards begin that are asked for. Raises `StorageError`.
     """
 
     def names(prefix: str) -> list[str]:
-        return [info.name for info in store.list(prefix)]
+        return [info.name for info in store.list(prefix + of)]
 
     labels, shards, partial = names("labels/"), names("shards/"), names("partial/")
     record = read_record(store)  # after the list: see there
@@ -152,6 +152,10 @@ class Done:
     @functools.cached_property
     def _versions(self) -> set[str]:
         return {version(shard) for shard in self._shards}
+
+    def is_settled(self, shard: str) -> bool:
+        """Whether `shard`, or another version of it, is complete."""
+        return any(map(self.is_complete, self._by_address.get(address(shard), ())))
 
     @property
     def frames(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import ray
 from ray.actor import ActorHandle
 
-from mint_stream.input.units import ShardTask
+from mint_stream.input.units import LeftBehind, ShardTask
 
 _ASK_AGAIN_S = 0.25
 """How long an answer to `stopping` is good for: asking takes a millisecond, a unit maybe ten."""
@@ -39,6 +39,7 @@ class RunControl:
         self._stopping = False
         self._handed_out: list[ShardTask] = []
         self._reading: dict[int, _Reading] = {}
+        self._left: list[LeftBehind] = []
 
     def stop(self) -> None:
         """Finish the units in flight and hand out no more."""
@@ -84,6 +85,15 @@ class RunControl:
     def end_reading(self, shard: int) -> None:
         """Note that all of a shard was handed on."""
         self._reading.pop(shard, None)
+
+    def leave(self, left: list[LeftBehind]) -> None:
+        """Note what was handed out and could not be had."""
+        self._left.extend(left)
+
+    def left(self) -> list[LeftBehind]:
+        """All that could not be had so far, in order. Started again, this has forgotten it: what
+        it was is then left for the next run."""
+        return self._left
 
 
 @dataclass
@@ -135,6 +145,15 @@ class RemoteControl:
     def end_reading(self, shard: int) -> None:
         """See `RunControl.end_reading`; does not wait."""
         self.actor.end_reading.remote(shard)
+
+    def leave(self, left: list[LeftBehind]) -> None:
+        """See `RunControl.leave`; does not wait."""
+        self.actor.leave.remote(left)
+
+    def left(self) -> list[LeftBehind]:
+        """See `RunControl.left`."""
+        left: list[LeftBehind] = ray.get(self.actor.left.remote())
+        return left
 
     def end(self) -> None:
         """End the actor."""

@@ -10,7 +10,7 @@ From stage to stage units travel in `parcels`; the stages themselves are in `sta
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import ray
 import ray.data
@@ -18,12 +18,12 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from mint_stream.config import RunConfig
 from mint_stream.input.records import from_row
-from mint_stream.input.units import ShardTask
+from mint_stream.input.units import LeftBehind, ShardTask
 from mint_stream.output.units import CommittedUnit
 from mint_stream.pipeline.bank_actor import RemoteBank
 from mint_stream.pipeline.control import RemoteControl
 from mint_stream.pipeline.origin import Origin
-from mint_stream.pipeline.parcels import ParcelSize, StreamBroken, unpack
+from mint_stream.pipeline.parcels import ParcelSize, StreamBroken, left_of, unpack
 from mint_stream.pipeline.parts import labeler_config, read_config
 from mint_stream.pipeline.placement import (
     COMMIT_CPUS,
@@ -50,8 +50,11 @@ def labelled_units(
     control: RemoteControl,
     bank: RemoteBank | None,
     origin: Origin,
+    leave: Callable[[list[LeftBehind]], None],
 ) -> Generator[CommittedUnit]:
     """Label the shards in `left` (and with `follow` those that arrive), and say what was committed.
+
+    leave: told of what could not be had of a shard, once all else of it is committed.
 
     Closed early, it ends its tasks. Raises what Ray raises for a task or an actor that failed,
     `StreamBroken` if the only labeler did not get all parcels, and `Unplaced` where tasks
@@ -122,6 +125,8 @@ def labelled_units(
         ):
             watch.progressed()
             yield from unpack(CommittedUnit, batch)
+            if left_behind := left_of(batch):
+                leave(left_behind)
             # The last one that was handed on as a whole; not told of after a stop.
             place = next(filter(None, reversed(batch["place"].to_pylist())), place)
     at = None if place is None else from_row(Place, place)

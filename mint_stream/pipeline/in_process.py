@@ -15,7 +15,7 @@ from mint_stream.bank.server import BankServer
 from mint_stream.clip.model import pick_device
 from mint_stream.config import RunConfig, require
 from mint_stream.input.grid import unit_start
-from mint_stream.input.units import ShardTask, Unit, read_shard
+from mint_stream.input.units import LeftBehind, ShardTask, Unit, read_shard
 from mint_stream.labeler.labeler import MintLabeler
 from mint_stream.output.commit import commit_unit
 from mint_stream.output.done import load_done
@@ -45,6 +45,9 @@ class _Stop:
 
     def hand_out(self, start: int, shards: list[ShardTask]) -> int:
         return start + len(shards)
+
+    def left(self) -> list[LeftBehind]:
+        return []
 
 
 def run_in_process(
@@ -85,7 +88,7 @@ def run_in_process(
     try:
         tell_left_out(prepared)
         done = load_done(prepared.store, prepared.unit_size)
-        left = left_to_do(config, prepared, done)
+        left = left_to_do(config, prepared, done, tally.left.add_shard)
         on_start(0 if config.relabel_suspect else done.frames, len(left))
         seq = None
         if left:
@@ -126,7 +129,7 @@ class _Labelling:
             bank.start_clock()
         try:
             for task in left:
-                for unit in read_shard(task, reading, self._stop):
+                for unit in read_shard(task, reading, self._stop, lambda it: tally.left.add([it])):
                     if unit_start(unit.unit) // self._prepared.unit_size % self._every == 0:
                         self._label(unit, tally, on_unit)
                         on_commit(tally)

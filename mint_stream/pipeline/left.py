@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from mint_stream.config import RunConfig, without_queries
 from mint_stream.input.discovery import discover
+from mint_stream.input.shard import Shard
 from mint_stream.input.shards import count_frames
 from mint_stream.input.units import ShardTask, loose_frames
 from mint_stream.output.done import Done, settled_frames
@@ -13,12 +15,21 @@ from mint_stream.output.suspects import suspect_units
 from mint_stream.pipeline.moved import warn_if_moved
 from mint_stream.pipeline.plan import plan, plan_again
 from mint_stream.pipeline.preflight import Prepared
+from mint_stream.store.errors import StorageError
 
 log = logging.getLogger(__name__)
 
 
-def left_to_do(config: RunConfig, prepared: Prepared, done: Done) -> list[ShardTask]:
-    """What is not committed; with `relabel_suspect` what the guard would not stand by."""
+def left_to_do(
+    config: RunConfig,
+    prepared: Prepared,
+    done: Done,
+    leave: Callable[[Shard, StorageError], None],
+) -> list[ShardTask]:
+    """What is not committed; with `relabel_suspect` what the guard would not stand by.
+
+    leave: told of shards whose frames cannot be counted for a limit.
+    """
     if config.relabel_suspect:
         return _suspects(config, prepared, done)
     shards, counted = prepared.shards, 0
@@ -37,6 +48,7 @@ def left_to_do(config: RunConfig, prepared: Prepared, done: Done) -> list[ShardT
         ),
         config.limit,
         counted=counted,
+        leave=leave,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from mint_stream.input.records import from_row
-from mint_stream.input.units import Unit
+from mint_stream.input.units import LeftBehind, Unit
 from mint_stream.pipeline.rows import Place, parcel_row
 
 Kind = TypeVar("Kind")
@@ -38,12 +38,23 @@ class ParcelSize:
     """Of pixels in a parcel, unless a single unit has more."""
 
 
-def pack(kind: type[Kind], units: Sequence[Kind], place: Place | None = None) -> pa.Table:
+def pack(
+    kind: type[Kind],
+    units: Sequence[Kind],
+    place: Place | None = None,
+    left: Sequence[LeftBehind] = (),
+) -> pa.Table:
     """Units, all of one dataclass, as a table of one row.
 
-    place: for parcels that `InOrder` is to put in order.
+    place: for parcels that `InOrder` is to put in order. left: what could not be had.
     """
-    return parcel_row(kind, list(units), place)
+    return parcel_row(kind, list(units), place, left)
+
+
+def left_of(parcels: pa.Table) -> list[LeftBehind]:
+    """What is left, of all rows of a table."""
+    found = (what for row in parcels["left"].to_pylist() for what in row or ())
+    return [from_row(LeftBehind, what) for what in found]
 
 
 def place_of(parcel: pa.Table) -> Place | None:
@@ -60,10 +71,13 @@ def unpack(kind: type[Kind], parcels: pa.Table) -> Iterator[Kind]:
             yield from_row(kind, structs[index].as_py())
 
 
-def parcels(units: Iterable[Unit], shard: int, size: ParcelSize) -> Iterator[pa.Table]:
+def parcels(
+    units: Iterable[Unit], shard: int, size: ParcelSize, left: Sequence[LeftBehind] = ()
+) -> Iterator[pa.Table]:
     """The units of a shard as parcels; an empty one if there are none.
 
-    shard: its number among those that are handed out.
+    shard: its number among those that are handed out. left: a list that may grow until `units`
+    ends; the last parcel takes it along.
     """
     number, waiting = 0, list[Unit]()
     for gathered in _gathered(units, size):
@@ -71,7 +85,7 @@ def parcels(units: Iterable[Unit], shard: int, size: ParcelSize) -> Iterator[pa.
             yield pack(Unit, waiting, Place(shard=shard, number=number, last=False))
             number += 1
         waiting = gathered
-    yield pack(Unit, waiting, Place(shard=shard, number=number, last=True))
+    yield pack(Unit, waiting, Place(shard=shard, number=number, last=True), left)
 
 
 def _gathered(units: Iterable[Unit], size: ParcelSize) -> Iterator[list[Unit]]:

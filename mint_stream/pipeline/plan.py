@@ -8,10 +8,11 @@ from mint_stream.input.grid import unit_id
 from mint_stream.input.shard import Shard
 from mint_stream.input.units import ShardTask
 from mint_stream.output.done import Done
+from mint_stream.store.errors import StorageError
 
 REPLACED = (
-    "another version of this shard was labelled before, and its frames have the same ids: give "
-    "the new version a name of its own, or label it into another --output"
+    "another version of this shard was labelled before, in whole or in part, and its frames have "
+    "the same ids: give the new version a name of its own, or label it into another --output"
 )
 
 
@@ -39,18 +40,21 @@ def plan(
     limit: int | None,
     *,
     counted: int = 0,
+    leave: Callable[[Shard, StorageError], None],
 ) -> list[ShardTask]:
     """Tasks for what is left to do of `shards`.
 
     With `limit` only the first `limit` frames count; `frames_of` is asked for the size of a shard
-    that was not read to its end before. `counted`: frames of the input that are done and stand in
-    none of `shards`.
+    that was not read to its end before. One for which that fails does not count, and `leave` is
+    told of it. `counted`: frames of the input that are done and stand in none of `shards`.
     """
     left: list[ShardTask] = []
     frames = counted
     for shard in shards:
         progress = done.progress(shard.id)
-        if done.replaced(shard.id) and not progress.frames_from:
+        # Of loose images those that are done were left out, whatever a group before was called.
+        refused = shard.kind != "images" and done.replaced(shard.id)
+        if refused and not progress.frames_from:
             left.append(ShardTask(shard=shard, refused=REPLACED))
             continue
         stop = None
@@ -58,7 +62,11 @@ def plan(
             if frames >= limit:
                 break
             total = done.frames_in(shard.id)
-            total = frames_of(shard) if total is None else total
+            try:
+                total = frames_of(shard) if total is None else total
+            except StorageError as error:
+                leave(shard, error)
+                continue
             stop = limit - frames if frames + total > limit else None
             frames += total
         complete = done.is_complete(shard.id) if stop is None else progress.is_complete(stop)

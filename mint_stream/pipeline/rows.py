@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from mint_stream.input.records import struct_of, to_row
 from mint_stream.input.shard import Shard
-from mint_stream.input.units import ShardTask
+from mint_stream.input.units import LeftBehind, ShardTask
 
 SHARD_ROW = pa.schema([("number", pa.int64()), ("task", pa.string())])
 """source -> read: which one it is of those handed out; the `ShardTask` as ASCII JSON, since names
@@ -57,8 +57,20 @@ def shard_tasks(table: pa.Table) -> Iterator[tuple[int, ShardTask]]:
         )
 
 
-def parcel_row(kind: type, units: list[object], place: Place | None) -> pa.Table:
-    """One row: units of a dataclass `kind`, and their place in the stream."""
-    schema = pa.schema([("units", pa.list_(struct_of(kind))), ("place", struct_of(Place))])
-    row = {"units": [to_row(unit) for unit in units], "place": place and to_row(place)}
+def parcel_row(
+    kind: type, units: list[object], place: Place | None, left: Sequence[LeftBehind] = ()
+) -> pa.Table:
+    """One row: units of a dataclass `kind`, their place in the stream, and what is left there."""
+    schema = pa.schema(
+        [
+            ("units", pa.list_(struct_of(kind))),
+            ("place", struct_of(Place)),
+            ("left", pa.list_(struct_of(LeftBehind))),
+        ]
+    )
+    row = {
+        "units": [to_row(unit) for unit in units],
+        "place": place and to_row(place),
+        "left": [to_row(what) for what in left],
+    }
     return pa.Table.from_pylist([row], schema=schema)

@@ -20,7 +20,8 @@ from mint_stream.bank.log import RestoreError
 from mint_stream.clip.device import check_in_actor
 from mint_stream.config import ConfigError, RunConfig
 from mint_stream.input.discovery import discover
-from mint_stream.input.units import ShardTask
+from mint_stream.input.units import LeftBehind, ShardTask
+from mint_stream.labeler.device import DeviceFailed
 from mint_stream.output.done import load_done
 from mint_stream.output.lease import Lease
 from mint_stream.output.units import CommittedUnit
@@ -29,6 +30,7 @@ from mint_stream.pipeline.cluster import check_cluster, start_ray
 from mint_stream.pipeline.control import RemoteControl, start_run_control
 from mint_stream.pipeline.dataset import labelled_units
 from mint_stream.pipeline.left import left_to_do
+from mint_stream.pipeline.leftovers import Leftovers
 from mint_stream.pipeline.metrics import RunMetrics
 from mint_stream.pipeline.origin import Origin
 from mint_stream.pipeline.parcels import StreamBroken
@@ -38,7 +40,7 @@ from mint_stream.pipeline.preflight import Prepared, prepare, tell_left_out
 from mint_stream.pipeline.sharing import shared_folders
 from mint_stream.pipeline.signals import stop_on_signals
 from mint_stream.pipeline.summary import RunFailed, RunSummary
-from mint_stream.pipeline.tally import Tally, summarize
+from mint_stream.pipeline.tally import RECENT_FRAMES, Tally, summarize
 from mint_stream.pipeline.watch import Unplaced
 from mint_stream.reports.camera_events import CameraEvents
 from mint_stream.store.errors import StorageError
@@ -101,15 +103,17 @@ class Run:
             tell_left_out(self.prepared)
             done = load_done(self.prepared.store, self.prepared.unit_size)
             self._units_before, self._frames_before = len(done.units), done.frames
-            left = left_to_do(self.config, self.prepared, done)
-            self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
             tally, seq = Tally(), None
+            left = left_to_do(self.config, self.prepared, done, tally.left.add_shard)
+            self.on_start(0 if self.config.relabel_suspect else done.frames, len(left))
             if left or self.config.follow:
                 start_ray(log_json=self.log_json)
                 with shared_folders(self.prepared.store, self.prepared.shards) as token:
                     self.origin = replace(self.origin, token=token)
                     try:
                         seq = self._label(left, tally)
+                        if self.config.follow:
+                            tally.left.settle(self.prepared.store, self.prepared.unit_size)
                     except Exception as error:
                         raise _readable(error) from error
             if self._lease_lost:
@@ -189,7 +193,13 @@ class Run:
         while True:
             self._control = start_run_control()
             committed = labelled_units(
-                self.config, self.prepared, left, self._control, bank, self.origin
+                self.config,
+                self.prepared,
+                left,
+                self._control,
+                bank,
+                self.origin,
+                lambda what: self._leave(what, tally),
             )
             try:
                 with contextlib.closing(committed):
@@ -223,10 +233,17 @@ class Run:
             if not left and not self.config.follow:
                 return
 
+    def _leave(self, left: list[LeftBehind], tally: Tally) -> None:
+        """Take note of what could not be had; a source that follows tries again."""
+        tally.left.add(left)
+        if self._control is not None and self.config.follow:
+            self._control.leave(left)
+
     def _left_now(self, bank: RemoteBank | None, tally: Tally) -> list[ShardTask]:
         """What is to do for a labeler that follows one that died, as for a run that begins."""
         if bank is not None:
             bank.drop_unfinished()
+        tally.left = Leftovers()  # all of that is tried again
         config = self.config
         if config.follow:
             shards = discover(config.input, unit_size=self.prepared.unit_size)
@@ -234,17 +251,21 @@ class Run:
         done = load_done(self.prepared.store, self.prepared.unit_size)
         if not config.relabel_suspect:
             tally.catch_up(len(done.units) - self._units_before, done.frames - self._frames_before)
-        return left_to_do(config, self.prepared, done)
+        return left_to_do(config, self.prepared, done, tally.left.add_shard)
 
     def _check_rejects(self, tally: Tally) -> None:
         rejected = sum(tally.rejects.values())
-        seen = tally.frames + rejected
-        if seen >= 50 and rejected / seen > self.config.max_reject_ratio:
-            raise RunFailed(
-                f"{rejected} of {seen} frames were rejected ({dict(tally.rejects)}), more than "
-                f"--max-reject-ratio {self.config.max_reject_ratio}: see the messages in "
-                f"{self.config.output}/rejects; what was labelled is kept"
-            )
+        for which, few, rejects, seen in (
+            ("", 50, rejected, tally.frames + rejected),
+            ("the last ", RECENT_FRAMES, *tally.recent),
+        ):
+            if seen >= few and rejects / seen > self.config.max_reject_ratio:
+                raise RunFailed(
+                    f"{rejects:,} of {which}{seen:,} frames were rejected (in all "
+                    f"{dict(tally.rejects)}), more than --max-reject-ratio "
+                    f"{self.config.max_reject_ratio}: see the messages in "
+                    f"{self.config.output}/rejects; what was labelled is kept"
+                )
 
 
 def prepare_run(
@@ -282,6 +303,10 @@ def _cause(error: Exception) -> BaseException:
     return error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
 
 
+_IN_WORDS = (StorageError, BankError, RestoreError, ConfigError, DeviceFailed)
+"""Errors whose message says all that a person needs."""
+
+
 def _readable(error: Exception) -> RunFailed:
     """What a person needs of an error that ended a run, in one line."""
     cause = _cause(error)
@@ -289,7 +314,7 @@ def _readable(error: Exception) -> RunFailed:
         return cause
     # Ray Data appends advice of its own to the message.
     text = " ".join(str(cause).partition("\nFailed to ")[0].split())
-    if not isinstance(cause, StorageError | BankError | RestoreError | ConfigError):
+    if not isinstance(cause, _IN_WORDS):
         log.debug("the run failed", exc_info=error)
         text = f"{type(cause).__name__}: {text}"
     if "ommitted" not in text:

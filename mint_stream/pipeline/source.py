@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,13 +23,16 @@ from mint_stream.input.discovery import discover
 from mint_stream.input.grid import address
 from mint_stream.input.left_out import LeftOut
 from mint_stream.input.shard import Shard
-from mint_stream.input.units import Control, ShardTask, loose_frames
-from mint_stream.output.done import settled_frames
+from mint_stream.input.units import Control, LeftBehind, ShardTask, loose_frames
+from mint_stream.output.done import load_done, settled_frames
 from mint_stream.pipeline.plan import REPLACED
 from mint_stream.pipeline.rows import SHARD_ROW, shard_row
 from mint_stream.store.store import Store
 
 log = logging.getLogger(__name__)
+
+_LONGEST_REST = 64
+"""Listings between two attempts at what cannot be had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ def _arrivals(
     yield from handed_out
     listing = _Listing(follow, [*first, *handed_out])
     while not control.stopping():
-        for task in listing.stable():
+        for task in listing.stable(control.left()):
             handed_out.append(task)
             noted = control.hand_out(len(handed_out) - 1, handed_out[-1:])
             if noted < len(handed_out):
@@ -97,7 +101,11 @@ def _arrivals(
 
 
 class _Listing:
-    """An input that grows: what is new in it since the last look, and no longer being written."""
+    """An input that grows: what is new in it since the last look, and no longer being written.
+
+    What was handed out and could not be had is new again: at the next look but one, later and
+    later where that happens again and again.
+    """
 
     def __init__(self, follow: FollowConfig, handed_out: list[ShardTask]) -> None:
         self._follow = follow
@@ -108,9 +116,18 @@ class _Listing:
         self._handed_out = [task.shard for task in handed_out]
         self._known |= {shard.id for shard in self._handed_out}
         self._addresses = {address(known) for known in self._known}
+        self._looks = 0
+        self._noted = 0
+        self._resting: list[tuple[int, LeftBehind]] = []
+        self._tries: Counter[str] = Counter()
+        self._again: set[str] = set()
 
-    def stable(self) -> list[ShardTask]:
-        """Tasks for the new shards that looked the same the time before."""
+    def stable(self, left: Sequence[LeftBehind] = ()) -> list[ShardTask]:
+        """Tasks for the new shards that looked the same the time before.
+
+        left: all that could not be had so far.
+        """
+        self._take_back(left)
         seen: dict[str, str] = {}
         found = []
         for shard in self._shards():
@@ -119,14 +136,47 @@ class _Listing:
             seen[shard.uri] = shard.id
             if self._before.get(shard.uri) != shard.id:
                 continue
-            refused = REPLACED if address(shard.id) in self._addresses else None
-            found.append(ShardTask(shard=shard, refused=refused))
+            task = self._task(shard)
+            if task is None:
+                continue
+            found.append(task)
             self._known.add(shard.id)
             self._addresses.add(address(shard.id))
             if self._images is not None:
                 self._images.update(loose_frames(shard))
         self._before = seen
         return found
+
+    def _task(self, shard: Shard) -> ShardTask | None:
+        """A task for a new shard; None while it is not known what becomes of its other version."""
+        unit_size, where = self._follow.unit_size, address(shard.id)
+        under_way = where in self._addresses
+        # Of loose images only those that are new are in a group, whatever it is called.
+        if shard.kind == "images" or not (under_way or where in self._again):
+            return ShardTask(shard=shard)
+        done = load_done(self._follow.output, unit_size, of=where)
+        progress = done.progress(shard.id)
+        if done.replaced(shard.id) and not progress.frames_from:
+            return ShardTask(shard=shard, refused=REPLACED)
+        return None if under_way else ShardTask(shard=shard, frames_from=progress.frames_from)
+
+    def _take_back(self, left: Sequence[LeftBehind]) -> None:
+        """Have what is newly among `left` listed again, after a rest."""
+        self._looks += 1
+        for what in left[self._noted :]:
+            self._tries[what.uri] += 1
+            rest = min(2 ** self._tries[what.uri], _LONGEST_REST) - 1
+            self._resting.append((self._looks + rest, what))
+        self._noted = len(left)
+        due = [what for look, what in self._resting if look <= self._looks]
+        self._resting = [(look, what) for look, what in self._resting if look > self._looks]
+        for what in due:
+            if what.is_image:
+                self._taken_images().discard(what.uri)
+            else:
+                self._known.discard(what.shard_id)
+                self._addresses.discard(address(what.shard_id))
+                self._again.add(address(what.shard_id))
 
     def _shards(self) -> list[Shard]:
         follow, left_out = self._follow, LeftOut()
@@ -142,10 +192,15 @@ class _Listing:
         self._kinds_left_out = told | left_out.kinds
         if self._images is None and any(shard.kind == "images" for shard in shards):
             # Loose images are grouped anew as their folder grows: what counts is each of them.
-            handed_out = (frame for shard in self._handed_out for frame in loose_frames(shard))
-            self._images = {*settled_frames(follow.output), *handed_out}
-            shards = discover(follow.input, unit_size=follow.unit_size, taken=self._images)
+            taken = self._taken_images()
+            shards = discover(follow.input, unit_size=follow.unit_size, taken=taken)
         return shards
+
+    def _taken_images(self) -> set[str]:
+        if self._images is None:
+            handed_out = (frame for shard in self._handed_out for frame in loose_frames(shard))
+            self._images = {*settled_frames(self._follow.output), *handed_out}
+        return self._images
 
 
 def _wait(seconds: float, control: Control) -> None:

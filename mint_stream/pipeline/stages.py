@@ -16,14 +16,22 @@ import pyarrow as pa
 import ray
 
 from mint_stream.bank.client import BankClient
-from mint_stream.input.units import ReadConfig, ShardTask, Unit, read_shard
+from mint_stream.input.units import LeftBehind, ReadConfig, ShardTask, Unit, read_shard
 from mint_stream.labeler.config import LabelerConfig
 from mint_stream.output import commit
 from mint_stream.output.units import CommittedUnit, LabelledUnit
 from mint_stream.pipeline.bank_actor import RemoteBank
 from mint_stream.pipeline.control import RemoteControl, was_started_again
 from mint_stream.pipeline.origin import Origin
-from mint_stream.pipeline.parcels import InOrder, ParcelSize, pack, parcels, place_of, unpack
+from mint_stream.pipeline.parcels import (
+    InOrder,
+    ParcelSize,
+    left_of,
+    pack,
+    parcels,
+    place_of,
+    unpack,
+)
 from mint_stream.pipeline.rows import shard_tasks
 from mint_stream.pipeline.sharing import require_shared
 from mint_stream.store.store import Store
@@ -60,8 +68,9 @@ def _parcels_of(
     """
     deaths, reached = control.begin_reading(number)
     given_up = reached if deaths >= MOST_READERS else None
-    units = _Counted(read_shard(task, config, control, given_up=given_up))
-    for parcel in parcels(units, number, size):
+    left = list[LeftBehind]()
+    units = _Counted(read_shard(task, config, control, left.append, given_up=given_up))
+    for parcel in parcels(units, number, size, left):
         control.reached(number, units.count, units.ended)
         yield parcel
     control.end_reading(number)
@@ -144,7 +153,8 @@ class LabelUnits:
             look = None if looked is None else looked.result()
             labelled.append(self._labeler(unit, look, idle_s))
             idle_s = 0.0
-        yield pack(LabelledUnit, labelled, place_of(due[-1]))
+        left = [what for parcel in due for what in left_of(parcel)]
+        yield pack(LabelledUnit, labelled, place_of(due[-1]), left)
         self._idle_since = time.monotonic()
 
     def _looked(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Future[Looked] | None]]:
@@ -171,4 +181,4 @@ def commit_units(
     if origin.token is not None:
         require_shared(store, origin.token)
     committed = commit.commit_units(list(unpack(LabelledUnit, batch)), store, bank, again=again)
-    return pack(CommittedUnit, committed, place_of(batch))
+    return pack(CommittedUnit, committed, place_of(batch), left_of(batch))

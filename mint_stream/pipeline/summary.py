@@ -74,6 +74,19 @@ class RunSummary:
     """Merges that the bank has seen, over all runs of this output; None where none is kept."""
     stopped: str | None = None
     """Why the run ended before its input did (`interrupted`, ...); None if it did not."""
+    left_shards: int = 0
+    """Shards that could not be read, or not to their end, and are left for the next run."""
+    left_images: int = 0
+    """The same of loose images."""
+    left_why: Mapping[str, int] = field(default_factory=dict)
+    """How many of both for each type of error (`ObjectMissing`, ...)."""
+    left_example: str | None = None
+    """The error of one of them."""
+
+    @property
+    def left(self) -> int:
+        """Shards and loose images that are left for the next run."""
+        return self.left_shards + self.left_images
 
     @property
     def rejected(self) -> int:
@@ -100,6 +113,9 @@ def print_summary(summary: RunSummary, console: Console) -> None:
     for name, text in _facts(summary):
         lines.add_row(name, text)
     console.print(lines, highlight=False)
+    if summary.left_example is not None:
+        line = Text("such as   ", style="bold").append(summary.left_example, style="not bold")
+        console.print(line, soft_wrap=True, highlight=False)
     for name, folder in (("labels", "labels"), ("rejects", "rejects"), ("bank", "bank")):
         if name == "rejects" and not summary.rejected:
             continue
@@ -153,7 +169,28 @@ def bottleneck(summary: RunSummary) -> str | None:
     return f"labelers ({percent(busy)} busy, most with {stage}): more of them, on GPUs or cores"
 
 
+_WHY = {
+    "ObjectMissing": "missing",
+    "ObjectChanged": "written anew since it was listed",
+    "StoreUnreachable": "unreachable",
+    "StorageError": "refused",
+}
+
+
+def left_text(summary: RunSummary) -> str:
+    """What is left for the next run, why, and what to do."""
+    counts = {"shard": summary.left_shards, "image": summary.left_images}
+    what = " and ".join(f"{n:,} {kind}{'s'[: n > 1]}" for kind, n in counts.items() if n)
+    why = ", ".join(f"{_WHY.get(kind, kind)} {n:,}" for kind, n in summary.left_why.items())
+    return (
+        f"{what} could not be read ({why}): run the same command again, which labels what is "
+        "there by then"
+    )
+
+
 def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
+    if summary.left:
+        yield "left", Text(left_text(summary), style="yellow")
     if summary.relabels:
         what = f"{summary.frames:,} frames in {summary.units:,} units that held suspect ones"
         yield "relabelled", Text(what if summary.units else "nothing: no row is suspect")
@@ -162,6 +199,8 @@ def _facts(summary: RunSummary) -> Iterator[tuple[str, Text]]:
     before = f", {summary.already_done:,} were done before" if summary.already_done else ""
     if summary.frames or summary.rejected or not summary.already_done:
         labelled = f"{summary.frames:,} frames in {summary.units:,} units{before}"
+    elif summary.left:
+        labelled = f"nothing{before}"
     else:
         labelled = f"nothing to do: all {summary.already_done:,} frames were done before"
     yield "labelled", Text(labelled)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from mint_stream.config import RunConfig
 from mint_stream.input.left_out import LeftOut
 from mint_stream.output.done import Done
 from mint_stream.output.units import CommittedUnit
+from mint_stream.pipeline.leftovers import Leftovers
 from mint_stream.pipeline.preflight import Prepared
 from mint_stream.pipeline.summary import BESIDE, RunSummary
+
+RECENT_FRAMES = 10_000
+"""So many frames, the last ones, are looked at for rejects by themselves: what goes wrong after a
+million good frames does not show in the whole."""
 
 
 @dataclass
@@ -30,6 +35,11 @@ class Tally:
     stage_seconds: Counter[str] = field(default_factory=Counter)
     labelling_since: float | None = None
     """When the first unit reached a labeler, by the monotonic clock."""
+    left: Leftovers = field(default_factory=Leftovers)
+    """What could not be had."""
+    recent: tuple[int, int] = (0, 0)
+    """Rejects among the last `RECENT_FRAMES` frames (a few more: whole units), and their number."""
+    _recent: deque[tuple[int, int]] = field(default_factory=deque)
 
     def add(self, unit: CommittedUnit) -> None:
         """Count a unit."""
@@ -38,6 +48,7 @@ class Tally:
         self.adapt_s += facts.adapt_seconds
         if not unit.won:
             return
+        self.left.committed()
         self.units += 1
         self.frames += facts.labelled
         self.abstained += facts.abstained
@@ -45,9 +56,18 @@ class Tally:
         self.spared += facts.spared
         self.rejects.update(facts.rejected)
         self.left_out.update([LeftOut.from_json(facts.left_out or "")])
+        self._look_back(sum(facts.rejected.values()), facts.labelled)
         if self.labelling_since is None and facts.labelled:
             in_labeler = (s for stage, s in facts.stage_seconds.items() if stage not in BESIDE)
             self.labelling_since = time.monotonic() - sum(in_labeler)
+
+    def _look_back(self, rejects: int, labelled: int) -> None:
+        self._recent.append((rejects, rejects + labelled))
+        rejected, seen = self.recent[0] + rejects, self.recent[1] + rejects + labelled
+        while seen - self._recent[0][1] >= RECENT_FRAMES:
+            old = self._recent.popleft()
+            rejected, seen = rejected - old[0], seen - old[1]
+        self.recent = rejected, seen
 
     def catch_up(self, units: int, frames: int) -> None:
         """Count what was committed and not told of before a labeler died.
@@ -100,4 +120,8 @@ def summarize(
         stage_seconds=dict(tally.stage_seconds),
         bank_seq=seq,
         stopped=stopped,
+        left_shards=tally.left.shards,
+        left_images=tally.left.images,
+        left_why=tally.left.reasons,
+        left_example=tally.left.example,
     )

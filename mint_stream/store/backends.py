@@ -127,8 +127,17 @@ class _LocalBackend:
     def read(self, name: str) -> bytes:
         return Path(self._path(name)).read_bytes()
 
+    def read_known(self, name: str) -> tuple[bytes, ObjectInfo]:
+        with self.open(name) as file:
+            data = file.read()
+            return data, self.known(name, file)  # after reading: it may be written meanwhile
+
     def open(self, name: str) -> BinaryIO:
         return open(self._path(name), "rb", buffering=0)
+
+    def known(self, name: str, file: BinaryIO) -> ObjectInfo:
+        status = os.fstat(file.fileno())
+        return ObjectInfo(name, status.st_size, None, status.st_mtime)
 
     def write(self, name: str, data: bytes) -> None:
         with self._beside(name, data) as temporary:
@@ -226,11 +235,17 @@ class _FsspecBackend:
     def read(self, name: str) -> bytes:
         return bytes(self._fs.cat_file(self._path(name)))
 
+    def read_known(self, name: str) -> tuple[bytes, ObjectInfo]:
+        return self.read(name), self.stat(name)
+
     def open(self, name: str) -> BinaryIO:
         if isinstance(self._fs, MemoryFileSystem):  # its files share one position
             return io.BytesIO(self.read(name))
         file: BinaryIO = self._fs.open(self._path(name), "rb")
         return file
+
+    def known(self, name: str, file: BinaryIO) -> ObjectInfo:
+        return self.stat(name)  # by name: not every filesystem's files keep to one version
 
     def write(self, name: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(name), data)

@@ -30,12 +30,16 @@ class StorageError(OSError):
         super().__init__(without_queries(message))
 
 
+class StoreUnreachable(StorageError):
+    """The store did not answer, or not well, until the bound on retries."""
+
+
 class ObjectMissing(StorageError):
     """The object is not there (or not any more)."""
 
 
 class ObjectChanged(StorageError):
-    """The object was overwritten while it was being read."""
+    """The object was overwritten while it was being read, or since it was listed."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,13 @@ def understand(error: BaseException) -> Failure:
     return _understand_os(error)
 
 
+_RAISED: dict[Kind, type[StorageError]] = {
+    "passing": StoreUnreachable,
+    "missing": ObjectMissing,
+    "changed": ObjectChanged,
+}
+
+
 def raised(error: BaseException, doing: str, uri: str, attempts: int, ending: str) -> StorageError:
     """`error` as the `StorageError` to raise: while `doing` (`read`, `list`) the object `uri`.
 
@@ -167,7 +178,7 @@ def raised(error: BaseException, doing: str, uri: str, attempts: int, ending: st
     if isinstance(error, StorageError):
         return error
     failure = understand(error)
-    kind = {"missing": ObjectMissing, "changed": ObjectChanged}.get(failure.kind, StorageError)
+    kind = _RAISED.get(failure.kind, StorageError)
     tried = f" (gave up after {attempts} attempts)" if attempts > 1 else ""
     ending = f". {ending}" if ending and failure.kind == "passing" else ""
     return kind(f"cannot {doing} {uri}: {failure.reason}{tried}; {failure.remedy}{ending}")

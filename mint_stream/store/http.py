@@ -93,6 +93,12 @@ class HttpBackend:
     def read(self, name: str) -> bytes:
         return bytes(self._sync(self._get, name, {})[0])
 
+    def read_known(self, name: str) -> tuple[bytes, ObjectInfo]:
+        return self.read(name), self.stat(name)
+
+    def known(self, name: str, file: BinaryIO) -> ObjectInfo:
+        return self.stat(name)
+
     def open(self, name: str) -> BinaryIO:
         found = self._sync(self._find, name)
         if found.ranges and found.size is not None:

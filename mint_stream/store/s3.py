@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import fsspec
+from fsspec.asyn import sync
 
 from mint_stream.store.address import ANONYMOUS
 from mint_stream.store.types import ObjectInfo, seconds
@@ -63,9 +64,25 @@ class S3Backend:
     def read(self, name: str) -> bytes:
         return bytes(self._fs.cat_file(self._path(name)))
 
+    def read_known(self, name: str) -> tuple[bytes, ObjectInfo]:
+        key = self._prefix + name
+
+        async def fetch() -> tuple[bytes, dict[str, Any]]:
+            answer = await self._fs._call_s3("get_object", Bucket=self._bucket, Key=key)
+            async with answer["Body"] as body:
+                return await body.read(), answer
+
+        data, answer = sync(self._fs.loop, fetch)
+        return data, self._info(key, len(data), answer)
+
     def open(self, name: str) -> BinaryIO:
         file: BinaryIO = self._fs.open(self._path(name), "rb", cache_type="none")
         return file
+
+    def known(self, name: str, file: BinaryIO) -> ObjectInfo:
+        # As it was opened: each read asks for that ETag (If-Match).
+        details: dict[str, Any] = file.details  # type: ignore[attr-defined]
+        return self._info(self._prefix + name, details["size"], details)
 
     def write(self, name: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(name), data, chunksize=self.part_bytes)

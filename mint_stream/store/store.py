@@ -154,16 +154,26 @@ class Store:
         """Whether there is an object `name`."""
         return self.stat(name) is not None
 
-    def read(self, name: str) -> bytes:
-        """The whole object `name`. Raises `ObjectMissing` where there is none."""
-        return self._try("read", name, lambda backend: backend.read(name))
+    def read(self, name: str, *, listed: ObjectInfo | None = None) -> bytes:
+        """The whole object `name`. Raises `ObjectMissing` where there is none.
 
-    def open(self, name: str, *, buffer_bytes: int = 4 * 2**20) -> io.BufferedReader:
+        listed: what was said of it before; `ObjectChanged` is raised for another version.
+        """
+        if listed is None:
+            return self._try("read", name, lambda backend: backend.read(name))
+        data, known = self._try("read", name, lambda backend: backend.read_known(name))
+        self._check_version(listed, known)
+        return data
+
+    def open(
+        self, name: str, *, listed: ObjectInfo | None = None, buffer_bytes: int = 4 * 2**20
+    ) -> io.BufferedReader:
         """A seekable stream over `name`, read in pieces of `buffer_bytes`, each of them retried.
 
-        Raises `ObjectMissing`, and `ObjectChanged` if the object is overwritten meanwhile.
+        Raises `ObjectMissing`, and `ObjectChanged` if the object is overwritten meanwhile, or was
+        since it was `listed`.
         """
-        return io.BufferedReader(_RetryingFile(self, name), buffer_bytes)
+        return io.BufferedReader(_RetryingFile(self, name, listed), buffer_bytes)
 
     def write(self, name: str, data: bytes) -> None:
         """Write `data` as `name` as a whole, in place of what was there."""
@@ -271,6 +281,13 @@ class Store:
                 raise failed from error
         raise failed  # as above
 
+    def _check_version(self, listed: ObjectInfo, known: ObjectInfo) -> None:
+        if not listed.agrees(known):
+            raise ObjectChanged(
+                f"cannot read {self.uri(listed.name)}: it was written anew since it was listed "
+                f"({listed.size:,} bytes then, {known.size:,} now); list it again"
+            )
+
     def _count_retry(self, doing: str) -> None:
         with self._lock:
             self.retries += 1
@@ -281,12 +298,16 @@ class Store:
 class _RetryingFile(io.RawIOBase):
     """An object as a raw, seekable stream; a read that fails in passing is made again."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, listed: ObjectInfo | None) -> None:
         self._store = store
         self._name = name
+        self._listed = listed
         self._position = 0
         self._file: BinaryIO = store._try("open", name, lambda backend: backend.open(name))
         self._size = self._file.seek(0, io.SEEK_END)
+        if listed is not None:
+            known = store._try("look at", name, lambda backend: backend.known(name, self._file))
+            store._check_version(listed, known)
 
     def readable(self) -> bool:
         return True
@@ -300,13 +321,16 @@ class _RetryingFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        def fetch(_: Backend) -> bytes:
+        def fetch(backend: Backend) -> tuple[bytes, ObjectInfo | None]:
             self._file.seek(self._position)
-            return self._file.read(len(buffer))
+            data = self._file.read(len(buffer))
+            return data, self._listed and backend.known(self._name, self._file)
 
         if self._position >= self._size:
             return 0
-        data = self._store._try("read", self._name, fetch)
+        data, known = self._store._try("read", self._name, fetch)
+        if self._listed is not None and known is not None:
+            self._store._check_version(self._listed, known)
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

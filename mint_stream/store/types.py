@@ -19,6 +19,24 @@ class ObjectInfo:
     etag: str | None
     mtime: float | None
 
+    @property
+    def version(self) -> str:
+        """Changes whenever the content does, as far as the store tells."""
+        return self.etag or f"{self.size}-{self.mtime!r}"
+
+    def agrees(self, other: ObjectInfo) -> bool:
+        """Whether both may be told of one content.
+
+        Two requests may not say the same things: only what both say is compared.
+        """
+        if self.etag is not None and other.etag is not None:
+            return self.etag == other.etag
+        dated = self.mtime is not None and other.mtime is not None
+        if dated and self.mtime != other.mtime:
+            return False
+        # Some stores list objects without a size, which is then 0.
+        return self.size == other.size or not (dated or (self.size and other.size))
+
 
 class Backend(Protocol):
     """One attempt at each operation; names are relative to `root_uri`."""
@@ -39,8 +57,14 @@ class Backend(Protocol):
     def read(self, name: str) -> bytes:
         """A whole object."""
 
+    def read_known(self, name: str) -> tuple[bytes, ObjectInfo]:
+        """A whole object, and what is known of it that was true of these bytes."""
+
     def open(self, name: str) -> BinaryIO:
         """An object as a seekable stream without a buffer."""
+
+    def known(self, name: str, file: BinaryIO) -> ObjectInfo:
+        """What is known of the object that `file`, opened as `name`, gives the bytes of."""
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object as a whole, in place of what was there."""

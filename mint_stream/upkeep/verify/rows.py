@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mint_stream.bank.log import BANK_LOG_KEY, each
-from mint_stream.input.grid import ShardProgress, unit_id
+from mint_stream.input.grid import ShardProgress, shard_of, unit_id
 from mint_stream.labeler.budget import BUDGET
 from mint_stream.method.guard import NO_GUARD
 from mint_stream.output import schema
@@ -36,6 +36,8 @@ _AT_A_TIME = 256
 _FRAMES_KEY = b"mint.frames"
 _ANEW = f"{BRING_BACK}, or delete it and {AGAIN}: its frames are labelled anew"
 _ANSWERS = ("label", "source_label")
+_PASSING = ("ObjectMissing", "ObjectChanged")
+"""Errors that are no fault of an image's or a shard's bytes."""
 _PINNED = {"model": "model_hash", "classes": "classes_hash"}
 """Columns of the labels, and what in `run.json` they must agree with."""
 
@@ -80,6 +82,7 @@ def check_rows(listing: Listing, settings: Settings | None, findings: Findings) 
             rows.rejects += table.num_rows
             refused = pc.equal(table["error_type"], "ShardReplaced")
             rows.replaced.update(table.filter(refused)["shard"].to_pylist())
+            _check_given_up(listing, unit, name, table, findings)
             _take_frames(rows, doubled, name, table)
     for unit, name, read in _tables(listing, listing.labels, "labels", findings):
         table = _sound(name, read, schema.LABELS, findings)
@@ -100,6 +103,30 @@ def check_rows(listing: Listing, settings: Settings | None, findings: Findings) 
     if settings is not None:
         _check_markers(listing, rows, settings.unit_size, findings)
     return rows
+
+
+def _check_given_up(
+    listing: Listing, unit: str, name: str, table: pa.Table, findings: Findings
+) -> None:
+    """Nothing is rejected that was only out of reach, as earlier versions did."""
+    passing = pc.is_in(table["error_type"], pa.array(_PASSING))
+    given_up = table.filter(pc.and_(pc.equal(table["stage"], "read"), passing))
+    if given_up.num_rows == 0:
+        return
+    shard = shard_of(unit)
+    ends = [shard_end_name(shard, end) for end in sorted(listing.shard_frames.get(shard, ()))]
+    remedy = (
+        f"if it is there now, delete {', '.join([name, *ends, labels_name(unit)])}, and {AGAIN}: "
+        "what was given up is labelled then"
+    )
+    if listing.record is not None and unit in listing.record.units:
+        remedy = "label it into another output: the compacted copy is the record of this one"
+    findings.add(
+        name,
+        f"gives up {some(given_up['shard'].unique().to_pylist())}, which was only out of reach "
+        f"({given_up['message'][0]})",
+        remedy,
+    )
 
 
 def _check_relabelled(

@@ -10,6 +10,7 @@ from mint_stream.input.discovery import discover
 from mint_stream.input.left_out import LeftOut
 from mint_stream.input.shards import read_ids
 from mint_stream.output.generations import RECORD
+from mint_stream.store.errors import StorageError
 from mint_stream.store.store import Store
 from mint_stream.upkeep.listing import Listing
 from mint_stream.upkeep.verify.bank import check_bank
@@ -56,7 +57,8 @@ def verify(
     """Check everything that docs/guarantees.md promises of an output that no run is writing to.
 
     With `input_url` also that each frame id of the input is there, once, and no other. Raises
-    `StorageError` where a store cannot be read, `ConfigError` for an input that is none.
+    `StorageError` where the output cannot be read, or the input not be listed, `ConfigError` for an
+    input that is none.
     """
     store = Store(output)
     findings = Findings()
@@ -124,7 +126,16 @@ def _check_input(
             wanted |= {frame for frame in rows.owners if frame.startswith(f"{shard.uri}#")}
             continue
         columns = {"image_column": image_column, "id_column": id_column}
-        ids = list(read_ids(shard, **columns, left_out=members))
+        try:
+            ids = list(read_ids(shard, **columns, left_out=members))
+        except StorageError as error:
+            findings.add(
+                shard.uri,
+                f"its frames could not be compared: {error}",
+                f"make it readable (or take it out of the input) and {AGAIN}, then verify again",
+            )
+            wanted |= {frame for frame in rows.owners if frame.startswith(f"{shard.uri}#")}
+            continue
         wanted.update(ids)
         missing = [frame for frame in ids if frame not in rows.owners]
         if missing:

@@ -29,9 +29,16 @@ from mint_stream.bank.log import committed_log
 from mint_stream.bank.server import BankServer, bank_config
 from mint_stream.cli.outputs import main
 from mint_stream.config import PRESETS
+from mint_stream.input.grid import unit_id
+from mint_stream.input.units import Rejected, Unit
+from mint_stream.labeler.labeler import MintLabeler
 from mint_stream.method.bank_state import merge_all
 from mint_stream.output import schema
+from mint_stream.output.commit import commit_unit
 from mint_stream.output.settings import Settings, read_settings
+from mint_stream.pipeline.parts import labeler_config
+from mint_stream.pipeline.preflight import prepare
+from mint_stream.store.errors import StorageError
 from mint_stream.store.store import Store
 from mint_stream.upkeep.listing import Listing
 from mint_stream.upkeep.verify.bank import banks_in, check_bank
@@ -538,3 +545,60 @@ def test_the_input_is_held_against_the_labels(made: Made, tmp_path: Path) -> Non
 
 def test_an_output_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert main(["inspect", str(tmp_path / "none")]) == 2
+
+
+def test_a_reject_of_what_was_only_missing_is_found_and_the_remedy_works(tmp_path: Path) -> None:
+    """As versions wrote it that took a shard that was missing for one that is damaged."""
+    assets = write_assets(tmp_path / "assets")
+    feed, output = str(tmp_path / "in"), str(tmp_path / "out")
+    ids = put_tars(feed, shards=2, frames=6)
+    config = assets.config(feed, output, method=PRESETS["frozen"])
+    prepared = prepare(config)
+    shard = prepared.shards[1]
+    missing = Rejected(
+        frame=None,
+        member=None,
+        stage="read",
+        error_type="ObjectMissing",
+        message="there is no such object",
+        size_bytes=1,
+    )
+    unit = Unit(
+        unit=unit_id(shard.id, 0),
+        shard_id=shard.id,
+        shard=shard.uri,
+        frames=(),
+        rejects=(missing,),
+        shard_frames=1,
+    )
+    labeler = MintLabeler(labeler_config(config, prepared, 0), None)
+    commit_unit(labeler(unit), prepared.store, None)
+    assert run_plainly(config) == 2
+    found = [f for f in verify(output).findings if "was only out of reach" in f.what]
+    assert [finding.object for finding in found] == [f"rejects/{unit.unit}.parquet"]
+    named = found[0].remedy.partition("delete ")[2].partition(", and run")[0]
+    for name in named.split(", "):
+        assert prepared.store.exists(name)
+        prepared.store.delete(name)
+    assert run_plainly(config) == 2
+    verdict = verify(output, input_url=feed)
+    assert verdict.clean, verdict.findings
+    assert verdict.checked["labels"] == len(ids)
+
+
+def test_an_input_that_cannot_be_read_is_a_finding_and_its_frames_are_not_surplus(
+    made: Made, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.copy(root)
+    opened = Store.open
+
+    def refuses(self: Store, name: str, **options: Any) -> Any:
+        if name == "000.tar":
+            raise StorageError(f"cannot read {name}: Permission denied; check who may read there")
+        return opened(self, name, **options)
+
+    monkeypatch.setattr(Store, "open", refuses)
+    (finding,) = verify(root, input_url=made.input).findings
+    assert finding.object.endswith("000.tar")
+    assert "could not be compared: cannot read 000.tar: Permission denied" in finding.what
+    assert "run the same command again, then verify again" in finding.remedy
