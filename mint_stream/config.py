@@ -297,7 +297,7 @@ class RunConfig:
     seed: int = 0
     top_k: int = 5
     calibration: str | None = None
-    """A file of `python -m mint_stream calibrate`: temperature and least confidences."""
+    """A file of `mint-stream calibrate`: temperature and least confidences."""
     min_confidence: float | None = None
     """Answers of less confidence are no labels; instead of the calibration's numbers."""
     checkpoint_every_s: float = 60.0

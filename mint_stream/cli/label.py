@@ -105,7 +105,7 @@ class Options:
     top_k: int = 5
     """Labels and scores kept for each frame."""
     calibration: str | None = None
-    """A file of `python -m mint_stream calibrate`: rows get a calibrated confidence, and no label
+    """A file of `mint-stream calibrate`: rows get a calibrated confidence, and no label
     where it is below their class's least."""
     min_confidence: float | None = None
     """Rows below this confidence get no label; with --calibration instead of its numbers."""

@@ -1,7 +1,7 @@
 """When no label is better than one: calibrated confidence, and the least of it for each class.
 
 A confidence is calibrated by a temperature (Guo et al. 2017, "On calibration of modern neural
-networks") that was fitted on frames whose truth is known: `python -m mint_stream calibrate`. It
+networks") that was fitted on frames whose truth is known: `mint-stream calibrate`. It
 works on what stands in a row, the scores of the most probable labels, so that what is fitted on an
 output is what a run does. The rest of the probability counts as spread evenly over other classes.
 

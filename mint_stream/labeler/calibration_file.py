@@ -37,8 +37,7 @@ def read_calibration(url: str) -> tuple[Calibration, str]:
         raise ConfigError(f"calibration {url} is not JSON ({error})") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ConfigError(
-            f"{url} is no calibration of format {FORMAT}: make one with "
-            "`python -m mint_stream calibrate`"
+            f"{url} is no calibration of format {FORMAT}: make one with `mint-stream calibrate`"
         )
     names = [field.name for field in dataclasses.fields(Calibration)]
     try:

@@ -1,4 +1,4 @@
-"""Many small unit files copied into few large ones: `python -m mint_stream compact`.
+"""Many small unit files copied into few large ones: `mint-stream compact`.
 
 A generation holds every unit that was committed when it was begun. Its files are written first,
 then its JSON is created: before that nobody sees it, from then on `read_labels` reads it, and the

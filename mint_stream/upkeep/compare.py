@@ -1,4 +1,4 @@
-"""How two outputs differ: `python -m mint_stream diff`."""
+"""How two outputs differ: `mint-stream diff`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in an output, counted: `python -m mint_stream inspect`."""
+"""What is in an output, counted: `mint-stream inspect`."""
 
 from __future__ import annotations
 

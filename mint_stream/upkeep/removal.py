@@ -1,4 +1,4 @@
-"""Unit files that a generation holds, removed: `python -m mint_stream compact --remove-units`.
+"""Unit files that a generation holds, removed: `mint-stream compact --remove-units`.
 
     1. the output's lease is taken: no run is writing
     2. a generation of every committed unit is written, and the output verified

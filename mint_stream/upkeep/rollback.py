@@ -1,4 +1,4 @@
-"""Bringing the bank of an output back to an earlier state: `python -m mint_stream rollback`.
+"""Bringing the bank of an output back to an earlier state: `mint-stream rollback`.
 
 A rollback is a checkpoint like any other, with the next number, that says what it brought back. It
 holds every committed merge so far, so none of them is replayed on it; labels stay as they are.
