@@ -32,7 +32,14 @@ R = TypeVar("R")
 
 
 class RestoreError(RuntimeError):
-    """The bank cannot be brought back exactly. The message says what is damaged and what to do."""
+    """The bank cannot be brought back exactly. The message says what is damaged and what to do.
+
+    why: what is wrong with a single log object, where that is the reason.
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 def read_log(store: Store, name: str) -> Update | None:
@@ -123,5 +130,6 @@ def _damaged_log(store: Store, name: str, why: str) -> RestoreError:
     return RestoreError(
         f"{store.uri(name)}, the bank update of a committed unit, is damaged: {why}. Bring it "
         "back from a backup or an older object version; or delete it, and the run goes on "
-        "without this one update"
+        "without this one update",
+        why,
     )

@@ -304,7 +304,9 @@ def _cause(error: Exception) -> BaseException:
 
 
 _IN_WORDS = (StorageError, BankError, RestoreError, ConfigError, DeviceFailed)
-"""Errors whose message says all that a person needs."""
+"""Errors whose message says what is wrong and what to do."""
+_TELL_WHAT_IS_KEPT = (StorageError, BankError, DeviceFailed)
+"""Those among them that say what becomes of what was committed, where that is in question."""
 
 
 def _readable(error: Exception) -> RunFailed:
@@ -317,6 +319,6 @@ def _readable(error: Exception) -> RunFailed:
     if not isinstance(cause, _IN_WORDS):
         log.debug("the run failed", exc_info=error)
         text = f"{type(cause).__name__}: {text}"
-    if "ommitted" not in text:
+    if not isinstance(cause, _TELL_WHAT_IS_KEPT):
         text += ". What was committed is kept"
     return RunFailed(text)

@@ -91,7 +91,7 @@ def _read_log(listing: Listing, rows: Rows, findings: Findings) -> dict[str, Upd
         if isinstance(update, RestoreError):
             findings.add(
                 name,
-                f"is damaged ({str(update).partition(' is damaged: ')[2].partition('. ')[0]})",
+                f"is damaged ({update.why})",
                 f"{BRING_BACK}, or delete it: the run then goes on without this one update",
             )
         elif update is not None:
