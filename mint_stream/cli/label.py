@@ -119,7 +119,8 @@ class Options:
     """Log as JSON, one object a line on standard error, progress and summary too: with run, unit
     and camera, for a log collector."""
 
-    def _method(self) -> MethodConfig:
+    def method(self) -> MethodConfig:
+        """The preset. Raises `ConfigError` for one that there is not."""
         presets = {name: PRESETS[name] for name in _TO_LABEL} | installed_presets()
         require(self.preset in presets, "--preset", self.preset, "one of " + ", ".join(presets))
         return presets[self.preset]
@@ -142,7 +143,7 @@ class Options:
             model=ModelConfig(
                 model=str(self.model), weights=self.weights, device=self.device, dtype=self.dtype
             ),
-            method=self._method(),
+            method=self.method(),
             num_labelers=self.num_labelers,
             bank_scope=self.bank_scope,
             adapt=self.adapt,
@@ -176,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     console = Console(stderr=True, highlight=False)
     try:
+        options.method()
         if options.input is None:
             options.check_demonstration()
             from mint_stream.demo.quickstart import quickstart

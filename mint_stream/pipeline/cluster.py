@@ -9,6 +9,7 @@ import logging
 import os
 import queue
 import socket
+import sys
 import threading
 
 import ray
@@ -37,6 +38,8 @@ def start_ray(*, log_json: bool = False) -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return
+    if not sys.stderr.isatty():
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # colours are for terminals
     check_cluster()
     joins = bool(os.environ.get("RAY_ADDRESS"))
     where = {} if joins else {"include_dashboard": False}

@@ -22,6 +22,7 @@ from mint_stream.store.store import Store
 FLAGS = {
     "--adapt",
     "--adapt-budget",
+    "--anonymous",
     "--bank-scope",
     "--calibration",
     "--checkpoint-every",
@@ -31,6 +32,7 @@ FLAGS = {
     "--help",
     "--id-column",
     "--image-column",
+    "--in-process",
     "--input",
     "--labels",
     "--limit",
