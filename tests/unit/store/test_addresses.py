@@ -226,7 +226,9 @@ class TestPublicBuckets:
     def test_a_public_bucket_is_read_without_keys(self, public: str) -> None:
         with pytest.raises(StorageError, match=r"no credentials were found; .*--anonymous"):
             discover(public, unit_size=16, retry=PREFLIGHT)
-        options = Options(input=public, output="out", labels="labels.txt", anonymous=True)
+        options = Options(
+            input=public, output="out", labels="labels.txt", model="bundled", anonymous=True
+        )
         address = options.run_config().input
         (shard,) = discover(address, unit_size=16, retry=PREFLIGHT)
         assert shard.uri == f"{public}/a.tar"

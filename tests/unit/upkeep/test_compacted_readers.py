@@ -30,7 +30,7 @@ from mint_stream.upkeep.removal import remove_units
 from mint_stream.upkeep.verify.verify import verify
 
 LONG = "Kamera am Tor " * 30
-CAMERAS = ("1", "2", "CAM", "Süd", "a b/c", "cam", LONG, f"{LONG}2", "北门" * 40, "../..")
+CAMERAS = ("1", "2", "CAM", "Süd", "a b/c", "cam", LONG, f"{LONG}2", "北门" * 40, "../../x")
 
 
 @pytest.fixture(scope="module")
