@@ -85,7 +85,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("quickstart/0.tar", ".venv/lib/torch.so", "labelled/labels/a.parquet"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(os.urandom(2**21))
-    console = folder / "mint_stream" / "console.py"
+    console = folder / "mint_stream" / "pipeline" / "progress.py"
     console.write_text(console.read_text().replace("loading the model.", f"{TRAVELLED}."))
     return folder
 
