@@ -41,7 +41,8 @@ def core_lines_kept_out() -> Iterator[None]:
     finally:
         if sys.stderr is not kept and _writes_to_2(kept):
             ours, sys.stderr = sys.stderr, kept
-            ours.close()
+            # Not closed: handlers of logging that were made meanwhile go on writing to it.
+            ours.flush()
             kept.flush()
         os.dup2(terminal, 2)
         # A child process may hold the pipe open: then it is served until this one ends.

@@ -24,11 +24,14 @@ with core_lines_kept_out():
     os.write(2, b"[2026-11-29] no line of the core\\n")
     print("of Python", sys.stderr.isatty(), file=sys.stderr)
     logging.warning("of the log")
+    logging.getLogger("later").addHandler(logging.StreamHandler())  # as Ray brings one
     with core_lines_kept_out():
         os.write(2, {(CORE + chr(10)).encode()!r})
         os.write(2, b"from further in\\n")
 os.write(2, b"afterwards\\n")
 print("once more", file=sys.stderr)
+logging.getLogger("later").propagate = False
+logging.getLogger("later").warning("of a handler made within")
 """
 
 
@@ -43,6 +46,7 @@ def check(said: str, *, terminal: bool) -> None:
             "from further in",
             "afterwards",
             "once more",
+            "of a handler made within",
         ]
     )
 
