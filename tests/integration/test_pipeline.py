@@ -9,18 +9,21 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import ray
 from forged import refuse_third_unit
 from oracle import Output, check_bank, check_frames, check_same, check_verified
 from places import Place
+from safetensors.numpy import load_file, save_file
 from tiny import CLASSES, METHOD, members, parquet, png, put, put_tars, tar
 
 from mint_stream.bank.ledger import BankError
 from mint_stream.bank.live import find_live
-from mint_stream.config import PRESETS, ModelConfig
+from mint_stream.config import PRESETS, ConfigError, ModelConfig
 from mint_stream.output.read import read_labels, read_rejects
 from mint_stream.pipeline.run import NAMESPACE, prepare_run
 from mint_stream.pipeline.summary import BESIDE, RunFailed
@@ -340,7 +343,7 @@ def test_a_store_that_refuses_in_the_middle_ends_the_run_with_one_line(local: Pl
     assert not Store(local.output).exists("lease.json")
 
 
-def test_weights_that_do_not_fit_end_the_run_with_one_line(local: Place) -> None:
+def test_weights_that_do_not_fit_are_refused_before_a_run_with_one_line(local: Place) -> None:
     put_tars(local.input, shards=1, frames=4)
     model = local.assets.model
     folder = Store(f"{local.root}/other")
@@ -349,10 +352,26 @@ def test_weights_that_do_not_fit_end_the_run_with_one_line(local: Place) -> None
     folder.write("config.json", json.dumps(config).encode())
     folder.write("model.safetensors", (model / "model.safetensors").read_bytes())
     wrong = ModelConfig(model=f"{local.root}/other", device="cpu", dtype="float32")
+    with pytest.raises(ConfigError, match="holds the weights of another model") as refused:
+        prepare_run(replace(local.config(), model=wrong))
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_that_compute_nothing_end_the_run_with_one_line(local: Place) -> None:
+    put_tars(local.input, shards=1, frames=4)
+    tensors = load_file(local.assets.model / "model.safetensors")
+    tensors["visual.proj"] = np.full_like(tensors["visual.proj"], np.nan)
+    folder = Path(local.root) / "nothing"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((local.assets.model / "config.json").read_bytes())
+    save_file(tensors, folder / "model.safetensors")
+    wrong = ModelConfig(model=str(folder), device="cpu", dtype="float32")
     run = prepare_run(replace(local.config(), model=wrong))
-    with pytest.raises(RunFailed, match="do not fit the model") as failed:
+    with pytest.raises(RunFailed) as failed:
         run.execute()
+    assert str(folder) in str(failed.value)
     assert "\n" not in str(failed.value)
+    assert Output.read(local.output).label_rows == []
 
 
 def test_a_budget_is_kept_and_told(local: Place) -> None:
