@@ -26,10 +26,12 @@ class _Reading:
     """A shard that is being read."""
 
     deaths: int = 0
-    """Attempts in a row that ended without having got further than those before."""
+    """Attempts in a row that died reading, and got no further than those before."""
     units: int = 0
     """What the best attempt got through."""
     complete: bool = False
+    waits: bool = False
+    """Whether it waits to hand on what it has read."""
 
 
 class RunControl:
@@ -71,16 +73,23 @@ class RunControl:
         reading = self._reading.get(shard)
         if reading is None:
             reading = self._reading[shard] = _Reading()
-        else:
+        elif not reading.waits:
+            # Who dies while it waits to hand on what it has read does not die of reading.
             reading.deaths += 1
+        reading.waits = False
         return reading.deaths, None if reading.complete else reading.units
 
     def reached(self, shard: int, units: int, complete: bool) -> None:
         """Note that so many units of a shard, or all of them, were read."""
         reading = self._reading.setdefault(shard, _Reading())
+        reading.waits = True
         if units > reading.units or complete > reading.complete:
             reading.deaths, reading.units = 0, max(units, reading.units)
             reading.complete |= complete
+
+    def read_on(self, shard: int) -> None:
+        """Note that what `reached` told of was handed on, and reading goes on."""
+        self._reading.setdefault(shard, _Reading()).waits = False
 
     def end_reading(self, shard: int) -> None:
         """Note that all of a shard was handed on."""
@@ -141,6 +150,10 @@ class RemoteControl:
     def reached(self, shard: int, units: int, complete: bool) -> None:
         """See `RunControl.reached`; it is noted when this returns."""
         ray.get(self.actor.reached.remote(shard, units, complete))
+
+    def read_on(self, shard: int) -> None:
+        """See `RunControl.read_on`; it is noted when this returns."""
+        ray.get(self.actor.read_on.remote(shard))
 
     def end_reading(self, shard: int) -> None:
         """See `RunControl.end_reading`; does not wait."""

@@ -73,6 +73,7 @@ def _parcels_of(
     for parcel in parcels(units, number, size, left):
         control.reached(number, units.count, units.ended)
         yield parcel
+        control.read_on(number)
     control.end_reading(number)
 
 

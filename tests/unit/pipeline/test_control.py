@@ -133,3 +133,13 @@ def test_readers_that_die_on_their_way_lose_nothing(shard: ShardTask) -> None:
         whole = attempt(shard, control, patch)
     assert len(ids(whole)) == FRAMES - 4
     assert control.begin_reading(7) == (0, 0), "a shard that is read is forgotten"
+
+
+def test_readers_killed_again_and_again_while_they_wait_give_nothing_up(shard: ShardTask) -> None:
+    """What they had read waits for a labeler meanwhile: the shard is not to blame."""
+    control = RunControl()
+    with pytest.MonkeyPatch.context() as patch:
+        for _ in range(3 * MOST_READERS):
+            attempt(shard, control, patch, parcels=2)
+        whole = attempt(shard, control, patch)
+    assert len(ids(whole)) == FRAMES - 4
