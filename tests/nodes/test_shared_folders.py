@@ -82,9 +82,14 @@ def test_an_input_that_a_node_does_not_see_is_refused(
 
 
 def test_a_node_that_joins_without_the_folder_ends_the_run_before_it_commits(
-    nodes: Nodes, assets: Assets, place: Place, homes: tuple[Path, Path]
+    nodes: Nodes,
+    assets: Assets,
+    place: Place,
+    homes: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, elsewhere = homes
+    monkeypatch.setenv("HOME", str(here))  # of the head as well
     cluster = nodes({"env_vars": {"HOME": str(here)}})
     mixed = Mixed(place.input, "~/out", assets)
     with following(cluster, mixed, environment={"HOME": str(here)}) as run:
