@@ -28,9 +28,13 @@ def is_system(name: str) -> bool:
 
 
 class LeftOut:
-    """Files of kinds that are not read, counted by kind, with the first name of each."""
+    """Files of kinds that are not read, counted by kind, with the first name of each.
 
-    def __init__(self) -> None:
+    but: the name of a file that is used in another way, as the class list is.
+    """
+
+    def __init__(self, but: str | None = None) -> None:
+        self._but = but
         self._kinds: dict[str, tuple[int, str]] = {}
 
     def __bool__(self) -> bool:
@@ -54,6 +58,8 @@ class LeftOut:
 
     def add(self, name: str) -> None:
         """Count one file that is called `name` (valid text)."""
+        if name == self._but:
+            return
         shown = name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}..."
         # As one line: the names are anybody's.
         self._add(_kind(name), 1, "".join(c if c.isprintable() else "?" for c in shown))

@@ -24,7 +24,7 @@ from mint_stream.labeler.calibration_file import read_calibration
 from mint_stream.output import schema
 from mint_stream.output.names import LEFT_OUT
 from mint_stream.output.settings import pin
-from mint_stream.store.store import PREFLIGHT, Store
+from mint_stream.store.store import PREFLIGHT, Store, split_url
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def prepare(config: RunConfig) -> Prepared:
     width, image_size = vision_shape(config.model)
     check_name_length(classes, config.model, config.method.templates)
     _check_device(config.model.device)
-    left_out = LeftOut()
+    left_out = LeftOut(but=_within(config.labels, config.input))
     shards = discover(config.input, unit_size=config.unit_size, retry=PREFLIGHT, left_out=left_out)
     if not shards and not config.follow:
         others = f"; what is there is not read: {left_out}" if left_out else ""
@@ -89,6 +89,13 @@ def prepare(config: RunConfig) -> Prepared:
         abstention=abstention,
         left_out=left_out,
     )
+
+
+def _within(file: str, folder: str) -> str | None:
+    """The name of `file` below `folder`, both addresses; None if it does not lie there."""
+    parent, name = split_url(file)
+    uri, root = Store(parent or ".").uri(name), f"{Store(folder).uri().rstrip('/')}/"
+    return uri.removeprefix(root) if uri.startswith(root) else None
 
 
 def tell_left_out(prepared: Prepared) -> None:
