@@ -305,7 +305,7 @@ def _cause(error: Exception) -> BaseException:
 
 _IN_WORDS = (StorageError, BankError, RestoreError, ConfigError, DeviceFailed)
 """Errors whose message says what is wrong and what to do."""
-_TELL_WHAT_IS_KEPT = (StorageError, BankError, DeviceFailed)
+_TELL_WHAT_IS_KEPT = (StorageError, BankError)
 """Those among them that say what becomes of what was committed, where that is in question."""
 
 
